@@ -1,0 +1,1 @@
+"""The messages of the wire: generated classes, and the methods that carry them."""

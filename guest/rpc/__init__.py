@@ -1,0 +1,1 @@
+"""Calls between services: what a method, a channel and a table of routes are; transports."""
