@@ -1,0 +1,49 @@
+# Every target sets up what it needs; `make help` lists them.
+SHELL := /bin/sh
+PYTHON_TOOL := .venv/bin/python -m
+.DEFAULT_GOAL := help
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTEST_ADDOPTS MAKEFLAGS MFLAGS
+.PHONY: help setup system demo up check test checklist conformance interop fuzz bench protos locks
+
+help: ## this list
+	@awk -F ' ## ' '/^[a-z]+:.* ## / {sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## the installed commands in .venv/bin, from the hashed lock
+	@sh tools/setup.sh
+
+system: ## setup, and the system packages that demo and tests can use
+	@sh tools/setup.sh --system
+
+demo: system ## the main job on the embedded simulator, step by step
+	@.venv/bin/python tools/demo.py
+
+up: system ## the demo's world left running, with commands to try
+	@.venv/bin/python tools/demo.py --keep
+
+check: setup ## format, lint, types, generated code, architecture rules
+	@$(PYTHON_TOOL) tools.check
+
+test: system ## every test this machine can run; says last what it could not
+	@$(PYTHON_TOOL) tools.run_tests
+
+checklist: setup ## per page of docs/spec: the numbered checks that passing tests prove
+	@$(PYTHON_TOOL) tools.checklist
+
+conformance: setup ## the black-box tests of the daemons alone
+	@$(PYTHON_TOOL) tools.run_tests tests/conformance
+
+interop: system ## the tests against third-party programs alone
+	@$(PYTHON_TOOL) tools.run_tests tests/interop
+
+fuzz: setup ## every fuzz target for FUZZ_SECONDS each (60)
+	@$(PYTHON_TOOL) tools.fuzz --seconds $${FUZZ_SECONDS:-60}
+
+bench: system ## the bars of docs/ARCHITECTURE.md, measured here
+	@.venv/bin/python tests/bench/run.py
+
+protos: setup ## regenerate guest/protos/*_pb2.py and compare
+	@$(PYTHON_TOOL) tools.protos
+	@$(PYTHON_TOOL) tools.protos --check
+
+locks: setup ## recompile requirements/py3*.txt, each under its own Python
+	@$(PYTHON_TOOL) tools.locks

@@ -1,0 +1,1 @@
+"""The attestation agent: proves what this guest is."""

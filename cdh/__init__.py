@@ -1,0 +1,1 @@
+"""The confidential data hub: gets the guest its secrets and keys."""

@@ -1,0 +1,1 @@
+"""Cryptography behind narrow doors: digests, AEAD, keys, JOSE."""

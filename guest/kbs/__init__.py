@@ -1,0 +1,1 @@
+"""The key broker service's protocol, as its client sees it."""

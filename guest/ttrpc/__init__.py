@@ -1,0 +1,1 @@
+"""ttRPC, both roles: frames, connections, server and channel."""

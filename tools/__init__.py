@@ -1,0 +1,1 @@
+"""The repository's own tools: set-up, checks, tests, checklist, generated code."""

@@ -1,0 +1,135 @@
+"""Which numbered checks of docs/spec a passing test proves, and which none does.
+
+Every page ends in a "Conformance checklist" of numbered lines. A test says which of them it
+proves with `@pytest.mark.spec("page", n, ...)`; a whole test run records what passed.
+"""
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tools import run_tests
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PAGES: Final = ROOT / "docs" / "spec"
+SOURCES: Final = (
+    "guest",
+    "attestation_agent",
+    "cdh",
+    "image_pull",
+    "api_server_rest",
+    "simulator",
+    "tests",
+    "docs/spec",
+)
+HEADING: Final = re.compile(r"^## (?:[0-9.]+ )?Conformance checklist\s*$")
+ITEM: Final = re.compile(r"^([0-9]+)\. (.+)$")
+TEXT_WIDTH: Final = 110
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """The checklist of one page: number to text."""
+
+    name: str
+    checks: dict[int, str]
+
+
+def parse_page(name: str, text: str) -> Page:
+    """Read a page's checklist; a page without one has no checks."""
+    checks: dict[int, str] = {}
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("## "):
+            inside = HEADING.match(line) is not None
+        match = ITEM.match(line)
+        if inside and match is not None:
+            checks[int(match[1])] = match[2]
+    return Page(name=name, checks=checks)
+
+
+def load_pages() -> list[Page]:
+    """All pages that have a checklist, by name."""
+    pages = [parse_page(path.stem, path.read_text("utf-8")) for path in sorted(PAGES.glob("*.md"))]
+    return [page for page in pages if page.checks]
+
+
+def is_stale(record: Path) -> bool:
+    """True when there is no record or a source is newer."""
+    if not record.exists():
+        return True
+    made = record.stat().st_mtime
+    for folder in SOURCES:
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".md", ".json", ".proto"} and path.stat().st_mtime > made:
+                return True
+    return False
+
+
+def proven(page: Page, record: dict[str, dict[str, dict[str, list[str]]]]) -> set[int]:
+    """The checks that a passing test names and no failing one does."""
+    outcomes = record.get(page.name, {})
+    return {
+        number
+        for number in page.checks
+        if outcomes.get(str(number), {}).get("passed")
+        and not outcomes.get(str(number), {}).get("failed")
+    }
+
+
+def ranges(numbers: set[int]) -> str:
+    """Numbers as a reader writes them: 1-4, 7, 9-12."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts) or "none"
+
+
+def report(pages: list[Page], record: dict[str, dict[str, dict[str, list[str]]]]) -> str:
+    """The table, then every check that nothing proves."""
+    lines = [f"{'page':28} {'proven':>9}   which"]
+    total = done = 0
+    for page in pages:
+        have = proven(page, record)
+        total, done = total + len(page.checks), done + len(have)
+        lines.append(f"{page.name:28} {len(have):4} of {len(page.checks):3}  {ranges(have)}")
+    lines.append(f"{'all':28} {done:4} of {total:3}")
+    for page in pages:
+        missing = set(page.checks) - proven(page, record)
+        if missing:
+            lines += ["", f"{page.name}: proven by no passing test"]
+        for number in sorted(missing):
+            text = page.checks[number]
+            short = text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
+            lines.append(f"  {number:3}. {short}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the table from the last whole test run; without a fresh one, run the tests first."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--last", action="store_true", help="the last record, however old")
+    options = parser.parse_args()
+    record = run_tests.RECORD
+    if is_stale(record) and not (options.last and record.exists()):
+        why = "is older than the sources" if record.exists() else "is not there"
+        print(f"The record of the last test run {why}: running the tests.", flush=True)
+        run_tests.run([], record, [])
+    else:
+        print("From the record of the last whole test run.")
+    if not record.exists():
+        print("The tests left no record.")
+        return 1
+    print(report(load_pages(), json.loads(record.read_text())["checks"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
