@@ -1,0 +1,1 @@
+"""OCI images made from real files, with the standard library's tar writer."""

@@ -1,0 +1,1 @@
+"""A key broker service that really checks, with cryptography of its own."""

@@ -1,0 +1,1 @@
+"""An OCI distribution registry that can be told to misbehave."""
