@@ -3,7 +3,7 @@
 Source: docs/ARCHITECTURE.md, decision 5 (errors keep their cause).
 """
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class GuestError(Exception):
@@ -29,6 +29,17 @@ class GuestError(Exception):
 def foreign_text(error: BaseException) -> str:
     """What a library's or the system's error says, led by its class, in at most 300 characters."""
     return f"{type(error).__name__}: {error}"[:300]
+
+
+Error = TypeVar("Error", bound=GuestError)
+
+
+def retold(error: Error, text: str) -> Error:
+    """The same error, its class and attributes, with another text; to be raised from the first."""
+    again = type(error).__new__(type(error))
+    again.args = (text,)
+    again.__dict__.update(error.__dict__)
+    return again
 
 
 class DecodeError(GuestError):
