@@ -108,15 +108,15 @@ class UnreachableAgent:
         return
 
 
-@asynccontextmanager
-async def served(
+def hub_routes(
     resources: Resources | None = None,
     *,
     puller: FakePuller | GuestError | None = None,
     agent: object = None,
     grpc: bool = False,
     exact: bool = False,
-) -> AsyncIterator[Channel]:
+) -> Routes:
+    """The edge's routes over fakes."""
     resources = resources or Resources()
     puller = puller or FakePuller()
 
@@ -125,17 +125,28 @@ async def served(
             raise puller
         return puller
 
-    channel = agent if agent is not None else Agent().channel
     hub = DataHub(
         resources=resources,
         keys=LayerKeys(resources, open_decrypter),
         open_puller=open_puller,
-        measurer=AgentClient(channel),  # type: ignore[arg-type]  # a fake has no generics
+        measurer=AgentClient(agent),  # type: ignore[arg-type]  # a fake has no generics
     )
-    routes = DataHubEdge(hub, grpc=grpc, exact_status=exact).routes()
-    inside = InProcessChannel(routes)
+    return DataHubEdge(hub, grpc=grpc, exact_status=exact).routes()
+
+
+@asynccontextmanager
+async def served(
+    resources: Resources | None = None,
+    *,
+    puller: FakePuller | GuestError | None = None,
+    agent: object = None,
+    grpc: bool = False,
+) -> AsyncIterator[Channel]:
+    """A channel to the edge."""
+    channel = agent if agent is not None else Agent().channel
+    inside = InProcessChannel(hub_routes(resources, puller=puller, agent=channel, grpc=grpc))
     try:
         yield inside
     finally:
         await inside.close()
-        await channel.close()  # type: ignore[attr-defined]  # as above
+        await channel.close()  # type: ignore[attr-defined]  # a fake has no generics

@@ -152,6 +152,7 @@ async def unpack(
     diff_id: Digest | None = None,
     source: AsyncIterator[bytes] | None = None,
     idle: float = 30.0,
+    seconds: float = 50.0,
 ) -> LayerRecord:
     """Run a blob through the pipeline, described truthfully unless said otherwise."""
     return await made.unpack(
@@ -164,7 +165,7 @@ async def unpack(
         target,
         decryptor=decryptor,
         diff_id=diff_id or sha256(tar),
-        deadline=Deadline.after(50),
+        deadline=Deadline.after(seconds),
         idle=idle,
     )
 

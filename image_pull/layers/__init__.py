@@ -1,0 +1,1 @@
+"""Layers: decompressed, verified and unpacked by jailed workers."""

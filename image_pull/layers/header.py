@@ -1,0 +1,189 @@
+"""One tar header block: its fields and what they say of an entry. Sans-I/O.
+
+Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual "Basic Tar Format";
+docs/spec/image-pull.md §12.3.
+"""
+
+import zlib
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+from guest.errors import DecodeError
+from image_pull.layers import pax
+from image_pull.layers.pax import NANOSECONDS, Segment
+
+BLOCK: Final = 512
+MAX_ID: Final = (1 << 32) - 2
+"""Highest uid and gid; one more means "leave it" to the kernel."""
+
+
+class Kind(Enum):
+    """What an entry makes."""
+
+    REGULAR = auto()
+    HARD_LINK = auto()
+    SYMLINK = auto()
+    CHARACTER = auto()
+    BLOCK = auto()
+    DIRECTORY = auto()
+    FIFO = auto()
+
+
+KINDS: Final = {
+    0x31: Kind.HARD_LINK,
+    0x32: Kind.SYMLINK,
+    0x33: Kind.CHARACTER,
+    0x34: Kind.BLOCK,
+    0x35: Kind.DIRECTORY,
+    0x36: Kind.FIFO,
+}
+"""Type flags; every other one is a regular file, as POSIX has it."""
+
+
+class Entry(NamedTuple):
+    """One member of the archive; its name is as written.
+
+    Attributes:
+        size: bytes of the file, holes included; 0 for all but regular files.
+        mtime: nanoseconds since the epoch, may be negative.
+        segments: where the data of a sparse file goes; None for any other.
+    """
+
+    kind: Kind
+    name: bytes
+    link: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    atime: int
+    major: int
+    minor: int
+    xattrs: dict[bytes, bytes]
+    segments: tuple[Segment, ...] | None
+
+
+def text(field: bytes) -> bytes:
+    """The bytes of a field before its first NUL."""
+    return field.split(b"\0", 1)[0]
+
+
+def number(field: bytes, what: str) -> int:
+    """A numeric field: octal text, or base 256 when its first bit is set."""
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in b"\0 ":
+        # the form that all writers of today have
+        return _octal(digits, what)
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big")
+        bits = 8 * len(field)
+        return value - (1 << bits) if field[0] & 0x40 else value - (1 << (bits - 1))
+    digits = field.lstrip(b" \0").split(b"\0", 1)[0].rstrip(b" ")
+    if not digits:
+        return 0
+    return _octal(digits, what)
+
+
+def _octal(digits: bytes, what: str) -> int:
+    if digits.isdigit():
+        try:
+            return int(digits, 8)
+        except ValueError:
+            pass
+    raise DecodeError(f"{what} in a tar header is not a number: {digits[:24]!r}")
+
+
+def in_range(value: int, limit: int, what: str) -> int:
+    """`value`, if it is from 0 to `limit`.
+
+    Raises:
+        DecodeError: it is not.
+    """
+    if not 0 <= value <= limit:
+        raise DecodeError(f"{what} is out of range: {value}")
+    return value
+
+
+def verify_checksum(header: bytes) -> None:
+    """Compare the stated checksum, which some old writers made of signed bytes.
+
+    Raises:
+        DecodeError: it does not match.
+    """
+    stated = number(header[148:156], "checksum")
+    # the low half of Adler-32 is 1 plus the sum of the bytes, exact for up to 256 of them
+    halves = (zlib.adler32(header[:256]) & 0xFFFF) + (zlib.adler32(header[256:]) & 0xFFFF)
+    unsigned = halves - 2 - sum(header[148:156]) + 256
+    if stated == unsigned:
+        return
+    signed = unsigned - 256 * sum(1 for b in header[:148] + header[156:] if b > 127)
+    if stated != signed:
+        raise DecodeError("checksum of a tar header does not match")
+
+
+def header_name(header: bytes) -> bytes:
+    """The name in the header itself, with a ustar prefix."""
+    name = text(header[:100])
+    if header[257:263] == b"ustar\0":
+        # star keeps times in the last 24 bytes of the prefix and says so
+        prefix = text(header[345:476] if header[508:512] == b"tar\0" else header[345:500])
+        if prefix:
+            return prefix + b"/" + name
+    return name
+
+
+def stored_size(header: bytes, values: dict[bytes, bytes]) -> int:
+    """Bytes stored for the entry.
+
+    Raises:
+        DecodeError: not a number in range.
+    """
+    if b"size" in values:
+        return pax.parse_decimal(values[b"size"], "size")
+    return in_range(number(header[124:136], "size"), pax.MAX_SIZE, "size")
+
+
+def decode_entry(
+    kind: Kind,
+    header: bytes,
+    values: dict[bytes, bytes],
+    *,
+    name: bytes,
+    link: bytes,
+    size: int,
+    xattrs: dict[bytes, bytes],
+) -> Entry:
+    """An entry of the fields in its header and of what is known of it already.
+
+    Args:
+        kind: what the type flag says.
+        header: the block.
+        values: PAX records that are not empty; they go before the header's fields.
+        name: as written.
+        link: as written.
+        size: bytes of the file.
+        xattrs: by name.
+
+    Raises:
+        DecodeError: a field is malformed or out of range.
+    """
+    major = minor = 0
+    if kind is Kind.CHARACTER or kind is Kind.BLOCK:
+        major = number(header[329:337], "device number")
+        minor = number(header[337:345], "device number")
+    if b"mtime" in values:
+        mtime = pax.parse_time(values[b"mtime"])
+    else:
+        mtime = number(header[136:148], "mtime") * NANOSECONDS
+    atime = pax.parse_time(values[b"atime"]) if b"atime" in values else mtime
+    mode = number(header[100:108], "mode") & 0o7777
+    uid = _id(header[108:116], values.get(b"uid"), "uid")
+    gid = _id(header[116:124], values.get(b"gid"), "gid")
+    return Entry(kind, name, link, mode, uid, gid, size, mtime, atime, major, minor, xattrs, None)
+
+
+def _id(field: bytes, record: bytes | None, what: str) -> int:
+    if record is not None:
+        return pax.parse_decimal(record, what, MAX_ID)
+    return in_range(number(field, what), MAX_ID, what)

@@ -1,0 +1,182 @@
+"""What puller, unpack server and workers say to each other. Sans-I/O.
+
+Puller to server, over a packet socket: a `Job` with two descriptors (the worker's data socket,
+the layer's root), or a `Kill`. Server to puller: one `Hello`, then an `Exit` for every job. Over
+the data socket the worker reads the blob's plaintext to its end and answers with frames: any
+number of `PROGRESS`, then one `REPORT` or `FAILURE`.
+
+Source: docs/ARCHITECTURE.md, decisions 6 and 6a.
+"""
+
+import struct
+from enum import IntEnum, StrEnum
+from typing import Final
+
+import msgspec
+
+from guest.errors import DecodeError
+from image_pull.layers.record import MAX_RECORD, Jail
+
+MAX_MESSAGE: Final = 4096
+"""Most bytes of one message between puller and server."""
+
+MAX_TEXT: Final = 1000
+"""Most characters of a failure's text."""
+
+FRAME: Final = struct.Struct(">BI")
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
+    """One layer to unpack.
+
+    Attributes:
+        number: names the job on this server.
+        compression: a value of `Compression`.
+        algorithm: of the diff_id: `sha256` or `sha512`.
+        max_bytes: most bytes of the uncompressed tar.
+        privileged: owners are set on disk.
+    """
+
+    number: int
+    compression: str
+    algorithm: str
+    max_bytes: int
+    privileged: bool
+
+
+class Kill(msgspec.Struct, frozen=True, kw_only=True, tag="kill"):
+    """End a job's worker."""
+
+    number: int
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """The server is ready.
+
+    Attributes:
+        jail: the best that its workers can have here.
+        why: what stood in the way of the full one.
+        namespaces: those it has of its own.
+    """
+
+    jail: Jail
+    why: str = ""
+    namespaces: tuple[str, ...] = ()
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True, tag="exit"):
+    """A job's worker has ended.
+
+    Attributes:
+        status: exit status, or the negative number of the signal.
+        why: why no worker could be started, if so.
+    """
+
+    number: int
+    status: int
+    why: str = ""
+
+
+Request = Job | Kill
+Notice = Hello | Exit
+
+
+class FrameKind(IntEnum):
+    """What a worker's frame holds."""
+
+    PROGRESS = 1
+    """Nothing: work goes on."""
+    REPORT = 2
+    """A `LayerRecord`."""
+    FAILURE = 3
+    """A `Failure`."""
+
+
+class FailureKind(StrEnum):
+    """Whose fault it was."""
+
+    INPUT = "input"
+    LIMIT = "limit"
+    SYSTEM = "system"
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a layer was not unpacked."""
+
+    kind: FailureKind
+    text: str
+
+
+def encode(message: Request | Notice | Failure) -> bytes:
+    """A message as MessagePack."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode_request(data: bytes) -> Request:
+    """Parse what the puller sends.
+
+    Raises:
+        DecodeError: it is none of that.
+    """
+    try:
+        message: Request = msgspec.msgpack.decode(data, type=Request)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError("not a request to the unpack server") from error
+    return message
+
+
+def decode_notice(data: bytes) -> Notice:
+    """Parse what the server sends.
+
+    Raises:
+        DecodeError: it is none of that.
+    """
+    try:
+        message: Notice = msgspec.msgpack.decode(data, type=Notice)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError("not a notice of the unpack server") from error
+    return message
+
+
+def decode_failure(data: bytes) -> Failure:
+    """Parse a worker's failure; it may have been taken over, so nothing in it is believed.
+
+    Raises:
+        DecodeError: it is none, or too long.
+    """
+    try:
+        failure = msgspec.msgpack.decode(data, type=Failure)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError("not a failure of an unpack worker") from error
+    if len(failure.text) > MAX_TEXT or not failure.text.isprintable():
+        raise DecodeError("failure of an unpack worker has no printable text")
+    return failure
+
+
+class FrameReader:
+    """Takes a worker's bytes apart into frames."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[FrameKind, bytes]]:
+        """The frames that `data` completes.
+
+        Raises:
+            DecodeError: an unknown kind, or longer than a record may be.
+        """
+        self._held += data
+        frames = []
+        while len(self._held) >= FRAME.size:
+            number, length = FRAME.unpack_from(self._held)
+            try:
+                kind = FrameKind(number)
+            except ValueError as error:
+                raise DecodeError(f"unknown frame {number} of an unpack worker") from error
+            if length > (MAX_RECORD if kind is FrameKind.REPORT else MAX_MESSAGE):
+                raise DecodeError(f"frame of {length} bytes of an unpack worker")
+            if len(self._held) < FRAME.size + length:
+                break
+            frames.append((kind, bytes(self._held[FRAME.size : FRAME.size + length])))
+            del self._held[: FRAME.size + length]
+        return frames

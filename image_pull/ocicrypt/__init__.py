@@ -1,0 +1,1 @@
+"""OCI image encryption: annotations, key unwrapping, the layer cipher."""
