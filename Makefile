@@ -15,10 +15,10 @@ system: ## setup, and the system packages that demo and tests can use
 	@sh tools/setup.sh --system
 
 demo: system ## the main job on the embedded simulator, step by step
-	@.venv/bin/python tools/demo.py
+	@$(PYTHON_TOOL) tools.demo
 
 up: system ## the demo's world left running, with commands to try
-	@.venv/bin/python tools/demo.py --keep
+	@$(PYTHON_TOOL) tools.demo --keep
 
 check: setup ## format, lint, types, generated code, architecture rules
 	@$(PYTHON_TOOL) tools.check
@@ -39,7 +39,7 @@ fuzz: setup ## every fuzz target for FUZZ_SECONDS each (60)
 	@$(PYTHON_TOOL) tools.fuzz --seconds $${FUZZ_SECONDS:-60}
 
 bench: system ## the bars of docs/ARCHITECTURE.md, measured here
-	@.venv/bin/python tests/bench/run.py
+	@cd tests && ../.venv/bin/python -m bench.run
 
 protos: setup ## regenerate guest/protos/*_pb2.py and compare
 	@$(PYTHON_TOOL) tools.protos

@@ -230,6 +230,8 @@ def verify_es256(text: bytes, jwk: bytes) -> bytes:
         name: str(members.get(name)) for name in ("kty", "crv", "x", "y")
     }
     registry = jws.JWSRegistry(algorithms=["ES256"], strict_check_header=False)
+    # The library's own limits (512 and 128,000 bytes) are below what callers may send.
+    registry.max_header_length = registry.max_payload_length = len(text)
     try:
         key = ECKey.import_key(public)
         jws.deserialize_compact(text, key, registry=registry)

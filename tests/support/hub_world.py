@@ -18,6 +18,7 @@ from guest.resource_uri import ResourceUri
 from guest.rpc.inprocess import InProcessChannel
 from guest.rpc.method import CallContext, Channel, Routes
 from guest.secret import Secret
+from support.sealed_world import make_unsealer
 
 DIGEST = "sha256:" + "5" * 64
 KEK = bytes.fromhex("36d8ff9e9e2724cc5c3b0ab9364b6f05ff7a7c4c789eadd51ebe0e84288bd720")
@@ -128,6 +129,7 @@ def hub_routes(
     hub = DataHub(
         resources=resources,
         keys=LayerKeys(resources, open_decrypter),
+        unsealer=make_unsealer(resources),
         open_puller=open_puller,
         measurer=AgentClient(agent),  # type: ignore[arg-type]  # a fake has no generics
     )

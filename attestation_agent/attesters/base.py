@@ -1,0 +1,107 @@
+"""What an attester is, and what its detection may look at. Sans-I/O.
+
+Source: docs/spec/attesters.md 1.1 and 1.2.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from guest.crypto.digest import HashAlgorithm
+from guest.deadline import Deadline
+from guest.tee import Tee
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeeHints:
+    """What the root found in the environment, and where the system's files are.
+
+    Attributes:
+        root: `/`, or the root of a tree that stands for it.
+        machine: as `uname -m` says; the empty string is none of those that matter.
+        occlum: `OCCLUM` is set.
+        sample_device: `ENABLE_SAMPLE_DEVICE` is set, even if empty.
+        tpm_device: `AA_TPM_DEVICE`.
+        tpm_ak_handle: `AA_TPM_AK_HANDLE`.
+    """
+
+    root: str = "/"
+    machine: str = ""
+    occlum: bool = False
+    sample_device: bool = False
+    tpm_device: str | None = None
+    tpm_ak_handle: str | None = None
+
+    def at(self, path: str) -> str:
+        """An absolute path of the system, below `root`."""
+        return f"{self.root.rstrip('/')}/{path.lstrip('/')}"
+
+
+class MeasurementRegisters(Protocol):
+    """The runtime measurement registers of a TEE."""
+
+    @property
+    def algorithm(self) -> HashAlgorithm:
+        """Of the digests that are extended."""
+        ...
+
+    def log_index(self, register: int) -> int:
+        """The index by which the event log names a requested register.
+
+        Raises:
+            InvalidInputError: there is no such register.
+        """
+        ...
+
+    async def read(self, register: int, deadline: Deadline) -> bytes:
+        """The value of the register that a request names."""
+        ...
+
+    async def extend(self, register: int, digest: bytes, deadline: Deadline) -> None:
+        """Extend it."""
+        ...
+
+
+class InitDataBinder(Protocol):
+    """A TEE that ties a guest to its init data."""
+
+    async def bind(self, digest: bytes, deadline: Deadline) -> None:
+        """Compare the digest with what the launch bound, or bind it now.
+
+        Args:
+            digest: of the init data document, 32 to 64 bytes.
+            deadline: when the device must have answered.
+
+        Raises:
+            IntegrityError: the guest was launched with other init data.
+            InvalidInputError: the TEE takes no digest of that length.
+        """
+        ...
+
+
+class Attester(Protocol):
+    """What produces evidence about this guest, or about one of its devices."""
+
+    @property
+    def tee(self) -> Tee:
+        """What it speaks for."""
+        ...
+
+    @property
+    def registers(self) -> MeasurementRegisters | None:
+        """Runtime measurement, where the TEE has it."""
+        ...
+
+    @property
+    def init_data(self) -> InitDataBinder | None:
+        """Binding of init data, where the TEE has it."""
+        ...
+
+    async def evidence(self, report_data: bytes, deadline: Deadline) -> object:
+        """Evidence that binds `report_data`: a value that JSON can express.
+
+        Raises:
+            InvalidInputError: the report data is longer than the TEE takes.
+            PlatformError: the kernel or the device failed.
+            DeadlineError: it takes longer than there is time.
+        """
+        ...

@@ -1,0 +1,137 @@
+"""Builds the attestation agent from its configuration and what it was launched with.
+
+Source: docs/spec/attestation-agent.md 1.6 and 1.7.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from attestation_agent.agent import Agent, EventJournal
+from attestation_agent.attesters import detect, detect_devices
+from attestation_agent.attesters.base import Attester, TeeHints
+from attestation_agent.collector import EvidenceCollector
+from attestation_agent.config import AaConfig, ChosenTee
+from attestation_agent.launch import LaunchData
+from attestation_agent.rpc import AgentEdge
+from attestation_agent.tokens import TokenSetup, TokenTable
+from guest.deadline import Deadline
+from guest.errors import GuestError, PlatformError, UnsupportedError
+from guest.proxies import Proxies
+from guest.rpc.method import Routes
+from guest.rpc.server import Server
+
+log = logging.getLogger(__name__)
+
+BIND_SECONDS: Final = 60.0
+"""Most seconds that binding init data takes at start."""
+
+MISMATCH: Final = (
+    "The initdata supplied by the parameter is inconsistent with that of the current platform."
+)
+
+OpenServer = Callable[[Routes], Server]
+"""Makes the server of the routes; it is bound, published and drained here."""
+
+
+class AttestationAgent:
+    """The service.
+
+    Attributes:
+        name: for the supervisor.
+        routes: its methods, for in-process channels too.
+    """
+
+    name: Final = "attestation-agent"
+
+    def __init__(
+        self,
+        config: AaConfig,
+        open_server: OpenServer,
+        *,
+        hints: TeeHints,
+        launch: LaunchData | None = None,
+        proxies: Proxies | None = None,
+        grpc: bool = False,
+    ) -> None:
+        """Detect the TEEs and construct everything; connect to nothing, import nothing heavy.
+
+        Args:
+            config: what was read.
+            open_server: see `OpenServer`.
+            hints: where and how to detect.
+            launch: init data; None is a launch without it.
+            proxies: of outbound HTTP.
+            grpc: the texts and the method that the gRPC build has of its own.
+
+        Raises:
+            GuestError: `start AA` and why: no attester for this guest.
+        """
+        self._launch = launch or LaunchData()
+        self._grpc = grpc
+        try:
+            sample_chosen = config.attester.tee is ChosenTee.SAMPLE
+            primary = detect(hints, sample_chosen=sample_chosen)
+            collector = EvidenceCollector(primary, detect_devices(hints))
+        except GuestError as error:
+            raise PlatformError("start AA") from error
+        self._tokens = TokenTable(
+            TokenSetup(
+                configs=config.token_configs,
+                evidence=collector,
+                init_data=self._launch.text,
+                proxies=proxies or Proxies(),
+            )
+        )
+        self._agent = Agent(
+            collector,
+            self._tokens,
+            is_event_log_enabled=config.eventlog_config.enable_eventlog,
+            journal=_open_journal(config, primary),
+        )
+        edge = AgentEdge(self._agent, grpc=grpc, exact_status=config.rpc.exact_status)
+        self.routes: Final = edge.routes()
+        self._server = open_server(self.routes)
+        extra = {"tee": primary.tee.value, "devices": ",".join(collector.devices())}
+        log.info("TEE detected", extra=extra)
+
+    async def run(self, *, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Bind the init data, appear, serve until `stop`, finish what is under way.
+
+        Raises:
+            GuestError: the init data is not this guest's, or the address cannot be served.
+        """
+        try:
+            await self._bind_init_data()
+            try:
+                await self._server.bind()
+                await self._server.publish()
+            except GuestError as error:
+                kind = "grpc" if self._grpc else "ttrpc"
+                raise PlatformError(f"cannot bind attestation {kind} service") from error
+            log.info("serving", extra={"address": self._server.address})
+            ready()
+            await stop.wait()
+        finally:
+            await self._server.drain()
+            await self._tokens.close()
+
+    async def _bind_init_data(self) -> None:
+        digest = self._launch.digest
+        if digest is None:
+            return
+        try:
+            await self._agent.bind_init_data(digest, Deadline.after(BIND_SECONDS))
+        except GuestError as error:
+            raise PlatformError(MISMATCH) from error
+
+
+def _open_journal(config: AaConfig, primary: Attester) -> EventJournal | None:
+    """The event log, where it is enabled and the TEE can measure: of no attester yet."""
+    if not config.eventlog_config.enable_eventlog:
+        return None
+    if primary.registers is None:
+        log.warning("no event log: the TEE cannot measure", extra={"tee": primary.tee.value})
+        return None
+    raise UnsupportedError("init AA: the event log is not supported by this version")

@@ -1,0 +1,1 @@
+"""Kernel interfaces of TEEs and their devices."""

@@ -1,0 +1,195 @@
+"""Secrets: how many attestations many reads cost, and what a warm read costs."""
+
+import asyncio
+import json
+import statistics
+import time
+from contextlib import ExitStack
+from typing import Final
+from urllib.request import Request, urlopen
+
+import aiohttp
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from bench.place import Place, connect, running, short_directory, simulator
+from bench.row import Row
+from guest.crypto.jose import open_jwe
+from guest.crypto.keys import TeeKey
+from guest.deadline import Deadline
+from guest.errors import GuestError
+from guest.protos.aa_pb2 import GetTokenRequest
+from guest.protos.cdh_pb2 import GetResourceRequest
+from guest.protos.methods import GET_RESOURCE, GET_TOKEN
+from guest.secret import Secret
+from guest.ttrpc.channel import TtrpcChannel
+
+READS: Final = 1000
+RESOURCES: Final = 100
+CONNECTIONS: Final = 4
+WARM_READS: Final = 2000
+TOKEN_SECONDS: Final = 5
+"""Life of a token in the run that reads across refreshes."""
+REFRESHING_SECONDS: Final = 12.0
+SECONDS: Final = 60.0
+
+
+def rows() -> list[Row]:
+    """Attestations of a cold burst, failures across refreshes, cost of a warm read."""
+    with short_directory() as directory, ExitStack() as stack:
+        world = stack.enter_context(simulator())
+        place = Place(directory=directory, kbs=world["kbs"])
+        place.write_configs()
+        for number in range(RESOURCES):
+            _upload(world, f"default/key/{number}", bytes([number]) * 1024)
+        aa = stack.enter_context(running(place.aa_command(), directory / "log"))
+        connect(place.aa, aa).close()
+        result = []
+        for measure in (_burst, _warm, _refreshing):
+            (directory / "cdh.sock").unlink(missing_ok=True)
+            with running(place.cdh_command(), directory / "log") as cdh:
+                connect(place.cdh, cdh).close()
+                result += asyncio.run(measure(place, world))
+        return result
+
+
+def _upload(world: dict[str, str], name: str, value: bytes) -> None:
+    with open(world["admin_token"]) as file:
+        token = file.read().strip()
+    request = Request(
+        f"{world['kbs']}/kbs/v0/resource/{name}",
+        data=value,
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"},
+    )
+    with urlopen(request, timeout=SECONDS) as answer:
+        assert answer.status == 200
+
+
+def _steer(world: dict[str, str], path: str, body: object | None = None) -> dict[str, object]:
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(
+        f"{world['kbs']}/_simulator/{path}", data=data, headers={"Content-Type": "application/json"}
+    )
+    with urlopen(request, timeout=SECONDS) as answer:
+        text = answer.read()
+    return dict(json.loads(text)) if text else {}
+
+
+def _attestations(world: dict[str, str]) -> int:
+    count = _steer(world, "stats")["attestations"]
+    assert isinstance(count, int)
+    return count
+
+
+async def _read(channel: TtrpcChannel, number: int) -> bool:
+    request = GetResourceRequest(ResourcePath=f"kbs:///default/key/{number % RESOURCES}")
+    try:
+        response = await channel.call(GET_RESOURCE, request, deadline=Deadline.after(SECONDS))
+    except GuestError:
+        return False
+    return response.Resource == bytes([number % RESOURCES]) * 1024
+
+
+async def _burst(place: Place, world: dict[str, str]) -> list[Row]:
+    before = _attestations(world)
+    channels = [TtrpcChannel(f"unix://{place.cdh}") for _ in range(CONNECTIONS)]
+    started = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        reads = [
+            group.create_task(_read(channels[number % CONNECTIONS], number), name="read")
+            for number in range(READS)
+        ]
+    seconds = time.perf_counter() - started
+    for channel in channels:
+        await channel.close()
+    failed = sum(not read.result() for read in reads)
+    if failed:
+        raise SystemExit(f"{failed} of {READS} reads failed")
+    return [
+        Row(
+            name=f"attestations for {READS} concurrent reads of {RESOURCES} resources, cold",
+            bar=1,
+            value=_attestations(world) - before,
+            unit="",
+            peer=f"upstream attests once per read; all in {seconds:.2f} s",
+            kind="exactly",
+        )
+    ]
+
+
+async def _refreshing(place: Place, world: dict[str, str]) -> list[Row]:
+    _steer(world, "knobs", {"token_seconds": TOKEN_SECONDS})
+    channel = TtrpcChannel(f"unix://{place.cdh}")
+    before, failed, number = _attestations(world), 0, 0
+    end = time.monotonic() + REFRESHING_SECONDS
+    while time.monotonic() < end:
+        failed += not await _read(channel, number)
+        number += 1
+    await channel.close()
+    _steer(world, "knobs", {"token_seconds": 300})
+    tokens = _attestations(world) - before
+    return [
+        Row(
+            name="failed reads across token refreshes",
+            bar=0,
+            value=failed,
+            unit="",
+            peer=f"none; {number:,} reads, {tokens} tokens of {TOKEN_SECONDS} s",
+            kind="exactly",
+        )
+    ]
+
+
+async def _warm(place: Place, world: dict[str, str]) -> list[Row]:
+    _steer(world, "knobs", {"prepare_answers": 1})
+    channel = TtrpcChannel(f"unix://{place.cdh}")
+    for _ in range(50):
+        assert await _read(channel, 1)
+    ours = []
+    for _ in range(WARM_READS):
+        started = time.perf_counter()
+        await _read(channel, 1)
+        ours.append(time.perf_counter() - started)
+    await channel.close()
+    get, opening = await _parts(place, world)
+    peer = statistics.median(get) + statistics.median(opening)
+    middle = statistics.median(ours)
+    spread = statistics.quantiles(ours, n=20)
+    return [
+        Row(
+            name="warm GetResource, 1 KiB, p50",
+            bar=1.5,
+            value=middle / peer,
+            unit="x",
+            peer=(
+                f"aiohttp GET {statistics.median(get) * 1e3:.2f} ms + opening "
+                f"{statistics.median(opening) * 1e3:.2f} ms; ours {middle * 1e3:.2f} ms, "
+                f"p5 {spread[0] * 1e3:.2f}, p95 {spread[-1] * 1e3:.2f}"
+            ),
+        )
+    ]
+
+
+async def _parts(place: Place, world: dict[str, str]) -> tuple[list[float], list[float]]:
+    channel = TtrpcChannel(f"unix://{place.aa}")
+    answer = await channel.call(
+        GET_TOKEN, GetTokenRequest(TokenType="kbs"), deadline=Deadline.after(SECONDS)
+    )
+    await channel.close()
+    pair = json.loads(answer.Token)
+    pem = pair["tee_keypair"].encode()
+    load_pem_private_key(pem, None)
+    key = TeeKey.from_pem(Secret(pem))
+    headers = {"Authorization": f"Bearer {pair['token']}"}
+    url = f"{world['kbs']}/kbs/v0/resource/default/key/1"
+    get, opening = [], []
+    async with aiohttp.ClientSession() as session:
+        for round_ in range(WARM_READS + 50):
+            started = time.perf_counter()
+            async with session.get(url, headers=headers) as response:
+                body = await response.read()
+            fetched = time.perf_counter()
+            open_jwe(body, key)
+            if round_ >= 50:
+                get.append(fetched - started)
+                opening.append(time.perf_counter() - fetched)
+    return get, opening

@@ -1,0 +1,131 @@
+"""Which TEE a machine has; machines are trees of files."""
+
+import logging
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from attestation_agent.attesters import available, detect, detect_devices
+from attestation_agent.attesters.base import TeeHints
+from guest.errors import PlatformError, UnsupportedError
+from guest.tee import Tee
+
+ABSENT_INDEX = b"x" * 14 + struct.pack(">HII", 0x8001, 10, 0x18B)
+"""A file that, when 14 bytes were written to it, reads as `no such NV index`."""
+
+PRESENT_INDEX = b"x" * 14 + struct.pack(">HII", 0x8001, 12, 0) + b"\0\0"
+
+
+def put(root: Path, path: str, content: bytes = b"") -> None:
+    file = root / path.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+
+
+def machine(root: Path, name: str) -> TeeHints:
+    """A machine with the marks of one TEE."""
+    if name in ("tdx", "snp", "csv"):
+        marks = {
+            "tdx": "/dev/tdx_guest",
+            "snp": "/sys/devices/platform/sev-guest",
+            "csv": "/dev/csv-guest",
+        }
+        put(root, marks[name])
+    elif name == "sgx":
+        put(root, "/dev/attestation/attestation_type", b"dcap\n")
+    elif name == "tpm":
+        put(root, "/dev/tpm0", ABSENT_INDEX)
+    elif name == "az-tdx-vtpm":
+        put(root, "/dev/tpm0")
+        put(root, "/dev/tpmrm0", PRESENT_INDEX)
+    elif name == "se":
+        put(root, "/sys/firmware/uv/prot_virt_guest", b"1\n")
+        return TeeHints(root=str(root), machine="s390x")
+    return TeeHints(root=str(root))
+
+
+def found(hints: TeeHints, *, sample_chosen: bool = False) -> str:
+    """The name of what detection comes to, attester or none."""
+    try:
+        return detect(hints, sample_chosen=sample_chosen).tee.value
+    except UnsupportedError as error:
+        match = re.search(r"this guest has ([a-z-]+)", str(error))
+        return match[1] if match else str(error)
+
+
+@pytest.mark.spec("attesters", 1)
+def test_the_first_row_that_matches_wins_and_nothing_is_sample(
+    short_tmp: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine(short_tmp, "snp")
+    assert found(machine(short_tmp, "tdx")) == "tdx"
+    assert found(machine(tmp_path / "a", "tpm")) == "tpm"
+    with caplog.at_level(logging.WARNING):
+        assert found(TeeHints(root=str(tmp_path / "empty"))) == "sample"
+    assert "proves nothing" in caplog.records[-1].message
+
+
+@pytest.mark.parametrize("name", ["tdx", "snp", "csv", "sgx", "se", "az-tdx-vtpm"])
+def test_no_choice_makes_the_sample_of_a_guest_with_a_tee(short_tmp: Path, name: str) -> None:
+    hints = machine(short_tmp, name)
+    assert found(hints) == name
+    with pytest.raises(UnsupportedError, match=f'"sample" is refused: this guest has {name}'):
+        detect(hints, sample_chosen=True)
+
+
+def test_the_sample_may_be_chosen_where_only_a_tpm_would_be_found(short_tmp: Path) -> None:
+    hints = machine(short_tmp, "tpm")
+    assert found(hints) == "tpm"
+    put(short_tmp, "/dev/tpm0", ABSENT_INDEX)
+    assert found(hints, sample_chosen=True) == "sample"
+
+
+def test_occlum_is_sgx(short_tmp: Path) -> None:
+    assert found(TeeHints(root=str(short_tmp), occlum=True)) == "sgx"
+
+
+def test_sgx_needs_exactly_dcap_and_se_needs_its_machine(short_tmp: Path) -> None:
+    put(short_tmp, "/dev/attestation/attestation_type", b"epid\n")
+    put(short_tmp, "/sys/firmware/uv/prot_virt_guest", b"1\n")
+    assert found(TeeHints(root=str(short_tmp), machine="x86_64")) == "sample"
+    put(short_tmp, "/sys/firmware/uv/prot_virt_guest", b"0\n")
+    assert found(TeeHints(root=str(short_tmp), machine="s390x")) == "sample"
+
+
+def test_a_handle_that_is_none_leaves_the_tpm_out(short_tmp: Path) -> None:
+    put(short_tmp, "/dev/tpm0", ABSENT_INDEX)
+    bad = TeeHints(root=str(short_tmp), tpm_ak_handle="zz")
+    assert found(bad) == "sample"
+    put(short_tmp, "/dev/tpm0", ABSENT_INDEX)
+    good = TeeHints(root=str(short_tmp), tpm_ak_handle="0x81010005")
+    assert found(good) == "tpm"
+
+
+def test_a_tpm_that_is_named_must_be_there(short_tmp: Path) -> None:
+    put(short_tmp, "/dev/tpm0", ABSENT_INDEX)
+    assert found(TeeHints(root=str(short_tmp), tpm_device="/dev/tpm7")) == "sample"
+
+
+def test_a_mark_that_cannot_be_looked_at_is_an_error_not_an_absence(short_tmp: Path) -> None:
+    (short_tmp / "dev").mkdir()
+    (short_tmp / "dev" / "tdx_guest").symlink_to("tdx_guest")
+    with pytest.raises(PlatformError, match="tdx_guest cannot be looked at"):
+        detect(TeeHints(root=str(short_tmp)))
+
+
+@pytest.mark.spec("attesters", 2)
+def test_the_device_is_there_when_the_variable_is_even_if_empty(short_tmp: Path) -> None:
+    # The variable's presence becomes the hint in `main.read_hints`; see test_main.
+    from attestation_agent.main import read_hints
+
+    assert read_hints({"ENABLE_SAMPLE_DEVICE": ""}).sample_device
+    assert not read_hints({}).sample_device
+    devices = detect_devices(TeeHints(root=str(short_tmp), sample_device=True))
+    assert [device.tee for device in devices] == [Tee.SAMPLE_DEVICE]
+    assert detect_devices(TeeHints(root=str(short_tmp))) == ()
+
+
+def test_only_what_has_an_attester_is_called_supported() -> None:
+    assert available() == (Tee.SAMPLE, Tee.SAMPLE_DEVICE)
