@@ -8,6 +8,7 @@ import asyncio
 from attestation_agent import evidence
 from attestation_agent.attesters.base import Attester
 from guest.deadline import Deadline
+from guest.errors import first_failure
 from guest.tee import Tee
 
 
@@ -57,7 +58,7 @@ class EvidenceCollector:
                     for device in self._devices
                 }
         except BaseExceptionGroup as failures:
-            first = failures.exceptions[0]
+            first = first_failure(failures)
             raise first from first.__cause__
         values = {tee: task.result() for tee, task in tasks.items()}
         return evidence.encode_additional(values).decode("utf-8")

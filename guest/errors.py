@@ -42,6 +42,17 @@ def retold(error: Error, text: str) -> Error:
     return again
 
 
+def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error inside a group of a task group, groups within it opened.
+
+    Raise it `from` its own `__cause__`: `from None` would cut the chain of causes.
+    """
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class DecodeError(GuestError):
     """Bytes or text break their format; raised by sans-I/O code only, translated at the border."""
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn, Protocol
 
-from guest.errors import GuestError, PlatformError, foreign_text
+from guest.errors import GuestError, PlatformError, first_failure, foreign_text
 from guest.process import harden
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ async def run_components(
             notify(notify_socket, "STOPPING=1")
             await _wait_for_stop(tasks)
     except BaseExceptionGroup as failures:
-        first = _first_failure(failures)
+        first = first_failure(failures)
         raise first from first.__cause__
 
 
@@ -134,13 +134,6 @@ async def _wait_for_stop(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in late:
         log.warning("component did not stop in time", extra={"component": task.get_name()})
         task.cancel()
-
-
-def _first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = failures
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def _run(build: Build, program: str, notify_socket: str | None) -> int:

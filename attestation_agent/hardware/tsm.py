@@ -1,15 +1,28 @@
-"""The configfs-tsm report interface: which provider the kernel has.
+"""The configfs-tsm report interface.
+
+One report is one instance: a directory that is made, written once, read, and removed again,
+whatever happens. The kernel generates for whatever was written last, so the generation counter is
+compared with the number of our writes. Everything blocks; `hardware.device_thread` waits for it.
 
 Source: docs/spec/attesters.md 1.3.
 """
 
 import errno
 import itertools
+import logging
 import os
-from typing import Final, Protocol
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
-from attestation_agent.hardware import device
-from guest.errors import PlatformError
+from attestation_agent.hardware.calls import KernelCalls
+from attestation_agent.hardware.kernel import KERNEL
+from attestation_agent.hardware.steps import Steps, platform_error
+from guest.deadline import Deadline
+from guest.errors import PlatformError, UnsupportedError
+
+log = logging.getLogger(__name__)
 
 REPORTS: Final = "/sys/kernel/config/tsm/report"
 
@@ -19,75 +32,199 @@ NO_PROVIDER: Final = errno.ENXIO
 NAME_TAKEN: Final = (errno.EEXIST, errno.EBUSY)
 """What `mkdir` says of a name that another process uses."""
 
+TRY_AGAIN: Final = (errno.EBUSY, errno.EINTR)
+"""What reading a report says when it may be asked for again; a timeout is not among it."""
+
 MAX_NAMES: Final = 100
+MAX_RETRIES: Final = 3
+RETRY_PAUSE: Final = 1.0
+"""Seconds between two attempts: the kernel looks at its shared buffer as often."""
+
+MAX_REPORT_BYTES: Final = 1024 * 1024
+"""Longest report that is taken, in bytes; the kernel has 32 KiB or 16 MiB."""
+
+MAX_TEXT_BYTES: Final = 256
+
+_INSTANCE: Final = re.compile(r"aa-([0-9]{1,10})-[0-9]+", re.ASCII)
 
 
-class Directories(Protocol):
-    """The two calls that the interface is made of; a test stands in for the kernel here."""
-
-    def mkdir(self, path: str, mode: int = 0o777) -> None:
-        """As `os.mkdir`."""
-        ...
-
-    def rmdir(self, path: str) -> None:
-        """As `os.rmdir`."""
-        ...
+class GenerationError(PlatformError):
+    """Somebody else wrote to our instance, or our write was lost; worth another instance."""
 
 
-class KernelDirectories:
-    """The real ones."""
-
-    def mkdir(self, path: str, mode: int = 0o777) -> None:
-        """As `os.mkdir`."""
-        os.mkdir(path, mode)
-
-    def rmdir(self, path: str) -> None:
-        """As `os.rmdir`."""
-        os.rmdir(path)
-
-
-KERNEL: Final = KernelDirectories()
-
-
-def find_provider(root: str, directories: Directories = KERNEL) -> str | None:
+def find_provider(root: str, kernel: KernelCalls = KERNEL) -> str | None:
     """The name of the kernel's report provider; None without the interface or a provider.
 
     Makes one report instance and removes it again.
 
     Args:
         root: `REPORTS`, or the same in another tree.
-        directories: makes and removes instances.
+        kernel: whose interface it is.
 
     Raises:
         PlatformError: the interface is there and does not answer.
     """
-    if not device.exists(root):
-        return None
-    instance = _make_instance(root, directories)
-    if instance is None:
-        return None
     try:
-        provider = device.find_text(os.path.join(instance, "provider"))
+        with _instance(root, kernel, Steps(), itertools.count()) as path:
+            return _read_provider(path, kernel, Steps())
+    except UnsupportedError:
+        return None
+
+
+def remove_leftovers(
+    root: str, kernel: KernelCalls = KERNEL, is_alive: Callable[[int], bool] | None = None
+) -> int:
+    """Remove instances of agents that are no more; they would pin the provider's module.
+
+    Args:
+        root: `REPORTS`, or the same in another tree.
+        kernel: whose interface it is.
+        is_alive: whether a process exists; None asks the kernel of this machine.
+
+    Returns:
+        How many were removed; what cannot be removed is left with a warning.
+    """
+    removed = 0
+    try:
+        names = kernel.list_names(root) if kernel.exists(root) else ()
+        for name in names:
+            match = _INSTANCE.fullmatch(name)
+            if match is None or (is_alive or _is_alive)(int(match[1])):
+                continue
+            kernel.remove_directory(os.path.join(root, name))
+            removed += 1
+    except OSError as error:
+        log.warning("left-over reports stay", extra={"path": root, "error": str(error)})
+    return removed
+
+
+def _is_alive(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+class TsmReports:
+    """Reports of one provider."""
+
+    def __init__(self, root: str, provider: str, kernel: KernelCalls = KERNEL) -> None:
+        """Touch nothing yet.
+
+        Args:
+            root: `REPORTS`, or the same in another tree.
+            provider: `tdx_guest`, `sev_guest` or `arm_cca_guest`; another one is an error.
+            kernel: whose interface it is.
+        """
+        self._root = root
+        self._provider = provider
+        self._kernel = kernel
+        self._numbers = itertools.count()
+
+    def report(self, inblob: bytes, steps: Steps, deadline: Deadline) -> bytes:
+        """A report that binds `inblob`, written as it is.
+
+        Raises:
+            UnsupportedError: there is no such interface, or no provider.
+            PlatformError: it is there and fails; names path, step and errno.
+            DeadlineError: it is busy for longer than there is time.
+        """
+        for attempt in itertools.count(1):
+            try:
+                return self._attempt(inblob, steps, deadline)
+            except GenerationError as error:
+                if attempt >= MAX_RETRIES or deadline.is_over():
+                    raise
+                log.warning("report instance disturbed", extra={"error": str(error)})
+        raise AssertionError("unreachable")
+
+    def _attempt(self, inblob: bytes, steps: Steps, deadline: Deadline) -> bytes:
+        with _instance(self._root, self._kernel, steps, self._numbers) as path:
+            found = _read_provider(path, self._kernel, steps)
+            if found != self._provider:
+                raise PlatformError(
+                    f"{path}/provider: missing provider {self._provider}, found {found}"
+                )
+            self._write(f"{path}/inblob", inblob, steps)
+            report = self._read_report(f"{path}/outblob", steps, deadline)
+            self._verify_generation(f"{path}/generation", 1, steps)
+            return report
+
+    def _write(self, path: str, content: bytes, steps: Steps) -> None:
+        with steps.at(path, "write"):
+            taken = self._kernel.write(path, content)
+        if taken != len(content):
+            raise PlatformError(f"{path}: write: took {taken} bytes, expected {len(content)}")
+
+    def _read_report(self, path: str, steps: Steps, deadline: Deadline) -> bytes:
+        for attempt in itertools.count(1):
+            try:
+                with steps.at(path, "read"):
+                    report = self._kernel.read(path, MAX_REPORT_BYTES + 1)
+            except PlatformError as error:
+                cause = error.__cause__
+                number = cause.errno if isinstance(cause, OSError) else None
+                if number not in TRY_AGAIN or attempt > MAX_RETRIES:
+                    raise
+                log.debug("report is not ready", extra={"error": str(error)})
+                if deadline.remaining() <= RETRY_PAUSE:
+                    raise
+                steps.pause(RETRY_PAUSE, deadline)
+                continue
+            if not 0 < len(report) <= MAX_REPORT_BYTES:
+                raise PlatformError(
+                    f"{path}: read: {len(report)} bytes, expected 1 to {MAX_REPORT_BYTES}"
+                )
+            return report
+        raise AssertionError("unreachable")
+
+    def _verify_generation(self, path: str, writes: int, steps: Steps) -> None:
+        with steps.at(path, "read"):
+            text = self._kernel.read(path, MAX_TEXT_BYTES).decode("ascii", "replace").strip()
+        if not text.isascii() or not text.isdecimal() or int(text) != writes:
+            raise GenerationError(
+                "Failed to generate TSM Report: inblob write conflict "
+                f"(generation={text[:20]}, expected {writes}) at {path}"
+            )
+
+
+@contextmanager
+def _instance(
+    root: str, kernel: KernelCalls, steps: Steps, numbers: Iterator[int]
+) -> Iterator[str]:
+    """A new instance, removed at the end of the block."""
+    with steps.at(root, "stat"):
+        is_there = kernel.exists(root)
+    if not is_there:
+        raise UnsupportedError(f"Failed to access TSM Report path: {root} does not exist")
+    path = _make_instance(root, kernel, steps, numbers)
+    try:
+        yield path
     finally:
         try:
-            directories.rmdir(instance)
+            kernel.remove_directory(path)
         except OSError as error:
-            raise PlatformError(f"{instance} cannot be removed") from error
-    if provider is None:
-        raise PlatformError(f"{instance} names no provider")
-    return provider
+            text = str(platform_error(path, "rmdir", error))
+            log.warning("report instance stays", extra={"error": text})
 
 
-def _make_instance(root: str, directories: Directories) -> str | None:
-    for number in itertools.count():
-        instance = os.path.join(root, f"aa-{os.getpid()}-{number}")
+def _make_instance(root: str, kernel: KernelCalls, steps: Steps, numbers: Iterator[int]) -> str:
+    for _ in range(MAX_NAMES):
+        path = os.path.join(root, f"aa-{os.getpid()}-{next(numbers)}")
+        steps.current = f"{path}: mkdir"
         try:
-            directories.mkdir(instance, 0o700)
+            kernel.make_directory(path)
         except OSError as error:
             if error.errno == NO_PROVIDER:
-                return None
-            if error.errno in NAME_TAKEN and number < MAX_NAMES:
+                raise UnsupportedError(f"{path}: mkdir: ENXIO (no provider is loaded)") from error
+            if error.errno in NAME_TAKEN:
                 continue
-            raise PlatformError(f"{instance} cannot be made") from error
-        return instance
-    raise AssertionError("unreachable")
+            raise platform_error(path, "mkdir", error) from error
+        return path
+    raise PlatformError(f"{root}: mkdir: EEXIST ({MAX_NAMES} names are taken)")
+
+
+def _read_provider(path: str, kernel: KernelCalls, steps: Steps) -> str:
+    with steps.at(f"{path}/provider", "read"):
+        text = kernel.read(f"{path}/provider", MAX_TEXT_BYTES)
+    name = text.decode("ascii", "replace").strip()
+    if not name:
+        raise PlatformError(f"{path}/provider: read: names no provider")
+    return name

@@ -1,0 +1,1 @@
+"""The runtime event log: its records, its replay and its crash-safe file."""

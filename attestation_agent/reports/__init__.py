@@ -1,0 +1,1 @@
+"""Layouts of hardware reports and of the messages that carry them."""

@@ -1,0 +1,1 @@
+"""What a signature policy asks for, and whether an image has it."""

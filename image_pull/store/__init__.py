@@ -1,0 +1,1 @@
+"""What pulled images leave on disk, and how they become root file systems."""

@@ -1,0 +1,145 @@
+"""Policies: what is read, which scope is for an image, what is denied."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guest.crypto.digest import HashAlgorithm
+from guest.deadline import Deadline
+from guest.errors import DecodeError, DeniedError
+from image_pull.reference import ImageReference
+from image_pull.signature.gate import PolicyGate
+from image_pull.signature.policy import Policy, scopes_of
+
+ACCEPT = {"type": "insecureAcceptAnything"}
+REJECT = {"type": "reject"}
+DIGESTS = (HashAlgorithm.SHA256.of(b"manifest"),)
+
+SCOPES = {
+    "docker.io/opensuse/leap:15.3": [
+        "docker.io/opensuse/leap:15.3",
+        "docker.io/opensuse/leap",
+        "docker.io/opensuse",
+        "docker.io",
+        "*.io",
+        "",
+    ],
+    "test:5000/library/busybox": [
+        "test:5000/library/busybox:latest",
+        "test:5000/library/busybox",
+        "test:5000/library",
+        "test:5000",
+        "",
+    ],
+    "registry.access.redhat.com/busybox": [
+        "registry.access.redhat.com/busybox:latest",
+        "registry.access.redhat.com/busybox",
+        "registry.access.redhat.com",
+        "*.access.redhat.com",
+        "*.redhat.com",
+        "*.com",
+        "",
+    ],
+}
+
+
+def policy(default: object, **docker: object) -> bytes:
+    scopes = {name.replace("__", "/"): value for name, value in docker.items()}
+    return json.dumps({"default": default, "transports": {"docker": scopes}}).encode()
+
+
+async def accepts(data: bytes, image: str) -> bool:
+    gate = PolicyGate(Policy.parse(data), has_sigstore_config=False)
+    try:
+        await gate.check(ImageReference.parse(image), DIGESTS, Deadline.after(5))
+    except DeniedError:
+        return False
+    return True
+
+
+@pytest.mark.spec("image-pull", 25)
+async def test_the_most_specific_scope_alone_decides_and_all_of_it_must_hold() -> None:
+    for image, scopes in SCOPES.items():
+        assert list(scopes_of(ImageReference.parse(image))) == scopes
+        for number, scope in enumerate(scopes):
+            rest = {other: [REJECT] for other in scopes[number + 1 :]}
+            data = {"default": [REJECT], "transports": {"docker": {scope: [ACCEPT], **rest}}}
+            assert await accepts(json.dumps(data).encode(), image)
+    assert not await accepts(policy([ACCEPT, REJECT]), "a")
+    assert not await accepts(policy([REJECT, ACCEPT]), "a")
+    assert await accepts(policy([ACCEPT, ACCEPT]), "a")
+    with pytest.raises(DecodeError):
+        Policy.parse(policy([]))
+    with pytest.raises(DecodeError):
+        Policy.parse(policy([ACCEPT], a=[]))
+
+
+async def test_scopes_of_other_transports_are_read_and_do_not_count() -> None:
+    data = {"default": [ACCEPT], "transports": {"atomic": {"": [REJECT]}}}
+    assert await accepts(json.dumps(data).encode(), "a")
+
+
+async def test_a_policy_without_transports_has_its_default() -> None:
+    assert await accepts(b'{"default": [{"type": "insecureAcceptAnything"}]}', "a")
+
+
+BAD = [
+    b"",
+    b"{}",
+    b'{"transports": {}}',
+    b'{"default": [{"type": "insecureAcceptAnything"}], "defaults": []}',
+    b'{"default": [{"type": "insecureAcceptAnything"}], "default": []}',
+    b'{"default": [{"type": "other"}]}',
+    b'{"default": [{"type": ["reject"]}]}',
+    b'{"default": [{"type": "reject", "keyPath": "x"}]}',
+    b'{"default": [{"type": "sigstoreSigned", "keyPath": "x", "signedidentity": {}}]}',
+    b'{"default": [{"type": "sigstoreSigned", "keyPath": "x", "fulcio": {}}]}',
+    b'{"default": ["reject"]}',
+    b'{"default": {"type": "reject"}}',
+    b'{"default": [{"type": "reject"}], "transports": []}',
+    b'{"default": [{"type": "reject"}], "transports": {"docker": []}}',
+    b'{"default": [{"type": "reject"}], "transports": {"atomic": {"x": []}}}',
+]
+
+
+@pytest.mark.parametrize("data", BAD)
+def test_a_policy_that_is_not_understood_whole_is_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        Policy.parse(data)
+
+
+TEXTS = [
+    (REJECT, "Policy `reject` rejects image docker.io/library/a:latest"),
+    ({"type": "signedBy", "keyType": "GPGKeys"}, "rejected by `signedBy` rule"),
+    ({"type": "sigstoreSigned", "keyPath": "/k"}, "rejected by `sigstoreSigned` rule"),
+]
+
+
+@pytest.mark.parametrize(("requirement", "text"), TEXTS)
+async def test_a_denial_has_the_text_that_clients_look_for(
+    requirement: dict[str, str], text: str
+) -> None:
+    gate = PolicyGate(Policy.parse(policy([requirement])), has_sigstore_config=False)
+    with pytest.raises(DeniedError) as caught:
+        await gate.check(ImageReference.parse("a"), DIGESTS, Deadline.after(5))
+    assert str(caught.value) == f"Image policy rejected: Denied by policy: {text}"
+
+
+async def test_a_sigstore_configuration_denies_although_the_policy_accepts() -> None:
+    gate = PolicyGate(Policy.parse(policy([ACCEPT])), has_sigstore_config=True)
+    with pytest.raises(DeniedError, match=r"^Image policy rejected: Denied by policy: "):
+        await gate.check(ImageReference.parse("a"), DIGESTS, Deadline.after(5))
+
+
+async def test_without_a_policy_every_image_is_let_through() -> None:
+    gate = PolicyGate(None, has_sigstore_config=False)
+    await gate.check(ImageReference.parse("a"), DIGESTS, Deadline.after(5))
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_give_a_policy_or_a_decode_error(data: bytes) -> None:
+    with suppress(DecodeError):
+        Policy.parse(data)
