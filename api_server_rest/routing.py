@@ -1,0 +1,114 @@
+"""Which request means what. Sans-I/O.
+
+Source: docs/spec/api-server-rest.md 2; the order of the tests there matters.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from api_server_rest.config import Feature
+
+URL_NOT_FOUND: Final = "URL NOT FOUND"
+METHOD_NOT_ALLOWED: Final = "Method Not Allowed"
+AA_NOT_ENABLED: Final = "Attestation Feature Not Enabled"
+CDH_NOT_ENABLED: Final = "Resource Feature Not Enabled"
+
+RESOURCE_METHODS: Final = ("GET", "HEAD")
+
+
+class Action(Enum):
+    """What is asked for."""
+
+    INFO = "info"
+    TOKEN = "token"
+    EVIDENCE = "evidence"
+    ADDITIONAL_EVIDENCE = "additional-evidence"
+    AAEL = "aael"
+    RESOURCE = "resource"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that needs no backend.
+
+    Attributes:
+        status: of HTTP.
+        text: the body.
+        allow: methods that the path has, for the header; empty says nothing.
+    """
+
+    status: int
+    text: str
+    allow: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a request asks for.
+
+    Attributes:
+        action: see there.
+        resource: for `RESOURCE` the rest of the path, led by a slash, as it was sent.
+    """
+
+    action: Action
+    resource: str = ""
+
+
+_AA_ROUTES: Final = {
+    ("GET", "/token"): Action.TOKEN,
+    ("GET", "/evidence"): Action.EVIDENCE,
+    ("GET", "/additional-evidence"): Action.ADDITIONAL_EVIDENCE,
+    ("POST", "/aael"): Action.AAEL,
+}
+
+_NOT_FOUND: Final = Refusal(404, URL_NOT_FOUND)
+
+
+def find_route(method: str, path: str, feature: Feature) -> Route | Refusal:
+    """Judge method and path; the peer was judged before.
+
+    Args:
+        method: in upper case.
+        path: as it was sent.
+        feature: what is served.
+    """
+    if path == "/info":
+        if method == "GET":
+            return Route(Action.INFO)
+        return Refusal(405, METHOD_NOT_ALLOWED, "GET")
+    split = _split(path)
+    if split is None:
+        return _NOT_FOUND
+    match split:
+        case ("/aa", rest):
+            return _find_aa(method, rest, feature)
+        case ("/cdh", rest):
+            return _find_cdh(method, rest, feature)
+    return _NOT_FOUND
+
+
+def _find_aa(method: str, rest: str, feature: Feature) -> Route | Refusal:
+    if not feature.has_aa:
+        return Refusal(404, AA_NOT_ENABLED)
+    action = _AA_ROUTES.get((method, rest))
+    return _NOT_FOUND if action is None else Route(action)
+
+
+def _find_cdh(method: str, rest: str, feature: Feature) -> Route | Refusal:
+    if not feature.has_cdh:
+        return Refusal(404, CDH_NOT_ENABLED)
+    split = _split(rest)
+    if split is None or split[0] != "/resource":
+        return _NOT_FOUND
+    if method not in RESOURCE_METHODS:
+        return Refusal(405, METHOD_NOT_ALLOWED, ", ".join(RESOURCE_METHODS))
+    return Route(Action.RESOURCE, split[1])
+
+
+def _split(path: str) -> tuple[str, str] | None:
+    """The parts before and from the second slash on, or None without one."""
+    first = path.find("/")
+    second = path.find("/", first + 1)
+    return None if first < 0 or second < 0 else (path[:second], path[second:])
