@@ -36,10 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from guest.commands.serve import serve
 
         serve(options, dict(os.environ))
-    from guest.commands.local_keys import open_local
-    from image_pull import tools as image_tools
+    from guest.commands import image
 
-    return image_tools.run(options, dict(os.environ), open_local=open_local)
+    return image.run(options, dict(os.environ))
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

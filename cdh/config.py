@@ -1,0 +1,206 @@
+"""The configuration of CDH, and how file, environment and kernel command line make one.
+
+Source: docs/spec/confidential-data-hub.md 2.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+
+from guest.cmdline import CommandLine, KbcParams, find_kbc_params
+from guest.errors import ConfigError, DecodeError
+from guest.log import LogConfig
+from image_pull import config as image_config
+from image_pull.config import ImageConfig
+
+DEFAULT_SOCKET: Final = "unix:///run/confidential-containers/cdh.sock"
+DEFAULT_GRPC_SOCKET: Final = "127.0.0.1:50000"
+DEFAULT_AA_SOCKET: Final = (
+    "unix:///run/confidential-containers/attestation-agent/attestation-agent.sock"
+)
+
+MAX_CREDENTIALS: Final = 256
+"""Most files that are fetched at start."""
+
+
+class KbcConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where resources come from.
+
+    Attributes:
+        name: `cc_kbc` or `offline_fs_kbc`.
+        url: base address of the KBS; may have a path, trailing slashes do not matter.
+        kbs_cert: PEM, trusted besides the system's roots.
+        fallback_urls: further addresses of the same KBS, tried in order.
+        offline_files: read by `offline_fs_kbc` after its standard files, in order.
+    """
+
+    name: str
+    url: str = ""
+    kbs_cert: str | None = None
+    fallback_urls: tuple[str, ...] = ()
+    offline_files: tuple[str, ...] = ()
+
+    def endpoints(self) -> tuple[str, ...]:
+        """All addresses of the KBS, without trailing slashes, the first one first."""
+        return tuple(url.rstrip("/") for url in (self.url, *self.fallback_urls) if url)
+
+
+class AaConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the attestation agent is.
+
+    Attributes:
+        aa_socket: its ttRPC address; for tokens and for runtime measurement.
+    """
+
+    aa_socket: str = DEFAULT_AA_SOCKET
+
+
+class Credential(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource that is stored in a file before CDH answers anybody.
+
+    Attributes:
+        resource_uri: which resource.
+        path: where to; below the directories of `cdh.credentials`.
+    """
+
+    resource_uri: str
+    path: str
+
+
+class RpcConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are answered.
+
+    Attributes:
+        exact_status: answer failures with their exact status instead of INTERNAL.
+    """
+
+    exact_status: bool = False
+
+
+class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Proxies towards the KBS; from the environment where the file names none.
+
+    Attributes:
+        https_proxy: for `https` URLs.
+        http_proxy: for `http` URLs.
+        no_proxy: comma list of hosts that are reached directly.
+    """
+
+    https_proxy: str | None = None
+    http_proxy: str | None = None
+    no_proxy: str | None = None
+
+
+class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything CDH is told.
+
+    Attributes:
+        kbc: where resources come from.
+        socket: listen address; None is the default of the command.
+        aa: where the attestation agent is.
+        credentials: files to fetch at start.
+        skip_sealed_secret_verification: open sealed secrets whose signature was not checked.
+        log: what is logged.
+        image: how images are pulled; None only before `effective`.
+        rpc: how calls are answered.
+        proxy: proxies towards the KBS.
+        ocicrypt_keyprovider_config: the file that other programs find the key provider in; None
+            has CDH write its own.
+    """
+
+    kbc: KbcConfig
+    socket: str | None = None
+    aa: AaConfig = AaConfig()
+    credentials: Annotated[tuple[Credential, ...], msgspec.Meta(max_length=MAX_CREDENTIALS)] = ()
+    skip_sealed_secret_verification: bool = False
+    log: LogConfig = LogConfig()
+    image: ImageConfig | None = None
+    rpc: RpcConfig = RpcConfig()
+    proxy: ProxyConfig | None = None
+    ocicrypt_keyprovider_config: str | None = None
+
+
+def effective(
+    file: CdhConfig | None, environment: Mapping[str, str], command_line: CommandLine
+) -> CdhConfig:
+    """What rules after environment and kernel command line had their say; called by roots.
+
+    Args:
+        file: the configuration file's content, or None when none was named.
+        environment: the process's variables.
+        command_line: of the kernel.
+
+    Raises:
+        ConfigError: `AA_KBC_PARAMS` or `agent.aa_kbc_params` without `::`.
+    """
+    params = environment.get("AA_KBC_PARAMS")
+    if file is None:
+        kbc = _with_params(KbcConfig(name=""), _find_params(params, command_line))
+        file = CdhConfig(kbc=kbc)
+    elif params is not None:
+        kbc = _with_params(file.kbc, _find_params(params, command_line))
+        file = msgspec.structs.replace(file, kbc=kbc)
+    image = file.image
+    if image is None:
+        image = image_config.from_kernel_parameters(dict(command_line.pairs))
+    skip = environment.get("SKIP_SEALED_SECRET_VERIFICATION") == "true"
+    credentials = _credentials(command_line.first("cdh.kbs_resources") or "")
+    return msgspec.structs.replace(
+        file,
+        kbc=_with_environment(file.kbc, environment),
+        aa=AaConfig(aa_socket=environment.get("AA_SOCKET", file.aa.aa_socket)),
+        credentials=(*file.credentials, *credentials),
+        skip_sealed_secret_verification=file.skip_sealed_secret_verification or skip,
+        image=image_config.with_environment(image, environment),
+        proxy=file.proxy or _proxy_of(environment),
+        ocicrypt_keyprovider_config=environment.get(
+            "OCICRYPT_KEYPROVIDER_CONFIG", file.ocicrypt_keyprovider_config
+        ),
+    )
+
+
+def _find_params(text: str | None, command_line: CommandLine) -> KbcParams:
+    try:
+        return find_kbc_params(text, command_line)
+    except DecodeError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _with_params(kbc: KbcConfig, params: KbcParams) -> KbcConfig:
+    """The parameters' name and URL; fallbacks stay only beside the URL they belong to."""
+    same = params.url.rstrip("/") == kbc.url.rstrip("/")
+    fallback_urls = kbc.fallback_urls if same else ()
+    return msgspec.structs.replace(
+        kbc, name=params.name, url=params.url, fallback_urls=fallback_urls
+    )
+
+
+def _with_environment(kbc: KbcConfig, environment: Mapping[str, str]) -> KbcConfig:
+    files = environment.get("OFFLINE_FS_KBC_EXTRA_FILE_PATH", "")
+    return msgspec.structs.replace(
+        kbc,
+        kbs_cert=environment.get("KBS_CERT") if kbc.kbs_cert is None else kbc.kbs_cert,
+        offline_files=(*kbc.offline_files, *(path for path in files.split(",") if path)),
+    )
+
+
+def _credentials(text: str) -> tuple[Credential, ...]:
+    """`<uri>::<path>` items joined by commas; malformed ones are skipped."""
+    items = (item.partition("::") for item in text.split(","))
+    return tuple(
+        Credential(resource_uri=uri, path=path) for uri, separator, path in items if separator
+    )
+
+
+def _proxy_of(environment: Mapping[str, str]) -> ProxyConfig | None:
+    def value(name: str) -> str | None:
+        return environment.get(name) or environment.get(name.lower()) or None
+
+    every = value("ALL_PROXY")
+    proxy = ProxyConfig(
+        https_proxy=value("HTTPS_PROXY") or every,
+        http_proxy=value("HTTP_PROXY") or every,
+        no_proxy=value("NO_PROXY"),
+    )
+    return proxy if proxy.https_proxy or proxy.http_proxy else None

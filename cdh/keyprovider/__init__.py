@@ -1,0 +1,1 @@
+"""The key provider: layer keys wrapped and unwrapped with key encryption keys."""

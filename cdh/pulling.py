@@ -1,0 +1,77 @@
+"""The image puller inside CDH: imported and made at the first pull, then kept.
+
+Nothing of it runs before: until the first pull the work directory may still be mounted over.
+
+Source: docs/spec/image-pull.md 1.2.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeAlias
+
+from cdh.hub import Puller
+from cdh.keyprovider.unwrap import LayerKeys
+from cdh.kms.base import ResourceClient, parse_resource_uri
+from guest.deadline import Deadline
+from guest.secret import Secret
+from image_pull.config import ImageConfig
+
+
+class PullerResources:
+    """The puller's own way to resources: this process's, without a call to itself."""
+
+    def __init__(self, resources: ResourceClient) -> None:
+        self._resources = resources
+
+    async def fetch(self, uri: str, deadline: Deadline) -> Secret:
+        """The bytes of `kbs://...`.
+
+        Raises:
+            GuestError: not such a URI, or as the source of resources says.
+        """
+        return await self._resources.fetch(parse_resource_uri(uri), deadline)
+
+
+class LatePuller:
+    """Makes the puller when it is first asked for.
+
+    Args:
+        config: the `[image]` table in force.
+        resources: for policy, credentials and registry rules.
+        keys: for encrypted layers.
+    """
+
+    def __init__(self, config: ImageConfig, resources: ResourceClient, keys: LayerKeys) -> None:
+        self._config = config
+        self._resources = PullerResources(resources)
+        self._keys = keys
+        self._opening = asyncio.Lock()
+        self._puller: Puller | None = None
+
+    async def get(self) -> Puller:
+        """The puller; the first call imports it, in a thread.
+
+        Raises:
+            GuestError: its configuration cannot be worked with; the next call tries again.
+        """
+        if self._puller is None:
+            async with self._opening:
+                if self._puller is None:
+                    build = await asyncio.to_thread(_import_puller)
+                    self._puller = build(self._config, self._resources, self._keys)
+        return self._puller
+
+    async def close(self) -> None:
+        """Stop what is under way, if there ever was a pull."""
+        if self._puller is not None:
+            await self._puller.close()
+
+
+_Build: TypeAlias = Callable[[ImageConfig, PullerResources, LayerKeys], Puller]
+
+
+def _import_puller() -> _Build:
+    """Runs in a thread: the import takes long, and other calls go on meanwhile."""
+    from image_pull.component import build_puller
+
+    return lambda config, resources, keys: build_puller(config, resources=resources, keys=keys)

@@ -1,0 +1,1 @@
+"""Volumes: what a caller asks to have mounted."""
