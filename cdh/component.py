@@ -20,6 +20,7 @@ from guest.errors import PlatformError, first_failure
 from guest.rpc.method import Channel, Routes
 from guest.rpc.server import Server
 from guest.secret import Secret
+from image_pull.observer import PullObserver, Unobserved
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class ConfidentialDataHub:
         *,
         grpc: bool = False,
         runtime_dir: Path = credentials.RUNTIME_DIR,
+        pulls: PullObserver = Unobserved(),  # noqa: B008  # has no state
     ) -> None:
         """Construct everything; connect to nothing, import nothing heavy.
 
@@ -59,6 +61,7 @@ class ConfidentialDataHub:
             open_server: see `OpenServer`.
             grpc: word failures as the gRPC build does.
             runtime_dir: what CDH writes lies below it.
+            pulls: told of image pulls.
 
         Raises:
             ConfigError: no source of resources of that name, or a credential's path is refused.
@@ -67,7 +70,7 @@ class ConfidentialDataHub:
         self._grpc = grpc
         self._runtime_dir = runtime_dir
         self._placements = credentials.plan(config.credentials, runtime_dir)
-        self._parts = assemble(config, aa, runtime_dir)
+        self._parts = assemble(config, aa, runtime_dir, pulls)
         self._resources = self._parts.resources
         exact = config.rpc.exact_status
         self.routes: Final = DataHubEdge(self._parts.hub, grpc=grpc, exact_status=exact).routes()

@@ -92,6 +92,38 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
     no_proxy: str | None = None
 
 
+class AliyunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Alibaba Cloud KMS.
+
+    Attributes:
+        in_guest_key_path: the directory of its credentials, instead of the standard ones.
+        role_arn: the role that this guest assumes with its identity token (RRSA).
+        oidc_provider_arn: who issues the identity token.
+        oidc_token_file: where the identity token is, read anew for each use.
+        role_session_name: stands in the cloud's records.
+        metadata_url: the metadata server of the machine.
+        token_root: files that a secret names (`token_path`) must lie below it.
+    """
+
+    in_guest_key_path: str | None = None
+    role_arn: str | None = None
+    oidc_provider_arn: str | None = None
+    oidc_token_file: str | None = None
+    role_session_name: str | None = None
+    metadata_url: str = "http://100.100.100.200"
+    token_root: str = "/run/confidential-containers"
+
+
+class KmsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Key management services; the usual variables of the environment fill what is unset.
+
+    Attributes:
+        aliyun: Alibaba Cloud.
+    """
+
+    aliyun: AliyunConfig = AliyunConfig()
+
+
 class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything CDH is told.
 
@@ -105,6 +137,7 @@ class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
         image: how images are pulled; None only before `effective`.
         rpc: how calls are answered.
         proxy: proxies towards the KBS.
+        kms: key management services.
         ocicrypt_keyprovider_config: the file that other programs find the key provider in; None
             has CDH write its own.
     """
@@ -118,6 +151,7 @@ class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
     image: ImageConfig | None = None
     rpc: RpcConfig = RpcConfig()
     proxy: ProxyConfig | None = None
+    kms: KmsConfig = KmsConfig()
     ocicrypt_keyprovider_config: str | None = None
 
 
@@ -154,6 +188,7 @@ def effective(
         skip_sealed_secret_verification=file.skip_sealed_secret_verification or skip,
         image=image_config.with_environment(image, environment),
         proxy=file.proxy or _proxy_of(environment),
+        kms=_kms_with_environment(file.kms, environment),
         ocicrypt_keyprovider_config=environment.get(
             "OCICRYPT_KEYPROVIDER_CONFIG", file.ocicrypt_keyprovider_config
         ),
@@ -183,6 +218,25 @@ def _with_environment(kbc: KbcConfig, environment: Mapping[str, str]) -> KbcConf
         kbs_cert=environment.get("KBS_CERT") if kbc.kbs_cert is None else kbc.kbs_cert,
         offline_files=(*kbc.offline_files, *(path for path in files.split(",") if path)),
     )
+
+
+def _kms_with_environment(kms: KmsConfig, environment: Mapping[str, str]) -> KmsConfig:
+    """The directory's variable rules over the file; the others fill what the file leaves out."""
+    own = kms.aliyun
+
+    def pick(value: str | None, name: str) -> str | None:
+        return value or environment.get(name) or None
+
+    path = environment.get("ALIYUN_IN_GUEST_KEY_PATH") or own.in_guest_key_path
+    aliyun = msgspec.structs.replace(
+        own,
+        in_guest_key_path=path,
+        role_arn=pick(own.role_arn, "ALIBABA_CLOUD_ROLE_ARN"),
+        oidc_provider_arn=pick(own.oidc_provider_arn, "ALIBABA_CLOUD_OIDC_PROVIDER_ARN"),
+        oidc_token_file=pick(own.oidc_token_file, "ALIBABA_CLOUD_OIDC_TOKEN_FILE"),
+        role_session_name=pick(own.role_session_name, "ALIBABA_CLOUD_ROLE_SESSION_NAME"),
+    )
+    return msgspec.structs.replace(kms, aliyun=aliyun)
 
 
 def _credentials(text: str) -> tuple[Credential, ...]:

@@ -30,6 +30,7 @@ from guest.supervisor import Component, main_loop
 from guest.ttrpc.channel import TtrpcChannel
 from guest.ttrpc.server import TtrpcServer
 from guest.version import VERSION
+from image_pull.metrics import PullMetrics
 
 TTRPC_COMMAND: Final = "confidential-data-hub"
 GRPC_COMMAND: Final = "grpc-cdh"
@@ -74,7 +75,7 @@ def open_hub(
     Args:
         arguments: of `make_parser`.
         environment: the process's variables.
-        metrics: counts its calls.
+        metrics: counts its calls and pulls.
         aa: leads to the attestation agent; None for the configured socket.
         grpc: build the gRPC service.
 
@@ -88,6 +89,7 @@ def open_hub(
         _server_opener(config, CallMetrics(metrics, "cdh"), grpc=grpc),
         grpc=grpc,
         runtime_dir=arguments.runtime_dir,
+        pulls=PullMetrics(metrics),
     )
 
 

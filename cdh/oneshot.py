@@ -51,7 +51,7 @@ FINAL_ERRORS: Final = (
 
 EPILOG: Final = """\
 The result is the one line on standard output; logs and errors go to standard error.
-A resource that is denied or missing, or an input that is wrong, is final after one attempt.
+What a policy denies, and an input that is wrong, is final after one attempt.
 
 exit status: 0 done, 1 failed, 2 wrong command line
 """

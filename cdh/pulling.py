@@ -15,6 +15,7 @@ from cdh.kms.base import ResourceClient, parse_resource_uri
 from guest.deadline import Deadline
 from guest.secret import Secret
 from image_pull.config import ImageConfig
+from image_pull.observer import PullObserver
 
 
 class PullerResources:
@@ -39,10 +40,18 @@ class LatePuller:
         config: the `[image]` table in force.
         resources: for policy, credentials and registry rules.
         keys: for encrypted layers.
+        observer: told of pulls, layers and the jail.
     """
 
-    def __init__(self, config: ImageConfig, resources: ResourceClient, keys: LayerKeys) -> None:
+    def __init__(
+        self,
+        config: ImageConfig,
+        resources: ResourceClient,
+        keys: LayerKeys,
+        observer: PullObserver,
+    ) -> None:
         self._config = config
+        self._observer = observer
         self._resources = PullerResources(resources)
         self._keys = keys
         self._opening = asyncio.Lock()
@@ -58,7 +67,7 @@ class LatePuller:
             async with self._opening:
                 if self._puller is None:
                     build = await asyncio.to_thread(_import_puller)
-                    self._puller = build(self._config, self._resources, self._keys)
+                    self._puller = build(self._config, self._resources, self._keys, self._observer)
         return self._puller
 
     async def close(self) -> None:
@@ -67,11 +76,13 @@ class LatePuller:
             await self._puller.close()
 
 
-_Build: TypeAlias = Callable[[ImageConfig, PullerResources, LayerKeys], Puller]
+_Build: TypeAlias = Callable[[ImageConfig, PullerResources, LayerKeys, PullObserver], Puller]
 
 
 def _import_puller() -> _Build:
     """Runs in a thread: the import takes long, and other calls go on meanwhile."""
     from image_pull.component import build_puller
 
-    return lambda config, resources, keys: build_puller(config, resources=resources, keys=keys)
+    return lambda config, resources, keys, observer: build_puller(
+        config, resources=resources, keys=keys, observer=observer
+    )

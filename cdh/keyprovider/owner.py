@@ -55,21 +55,38 @@ async def key_provider(settings: OwnerSettings) -> AsyncIterator[KeyProviderServ
             log.warning("no registration: it needs both --kbs and --auth-private-key")
         yield KeyProviderService(LayerKeyWrapper(None))
         return
+    async with open_registrar(settings.kbs, settings.auth_private_key, settings) as registrar:
+        yield KeyProviderService(LayerKeyWrapper(registrar))
+
+
+@asynccontextmanager
+async def open_registrar(
+    kbs: str, private_key: Path, settings: OwnerSettings
+) -> AsyncIterator[KekRegistrar]:
+    """Who uploads resources to a KBS as an administrator; closed after the block.
+
+    Args:
+        kbs: base URL of the KBS.
+        private_key: Ed25519 private key, PKCS#8 PEM.
+        settings: certificate, claims and proxies.
+
+    Raises:
+        ConfigError: the URL is none, a file cannot be read or holds something else.
+    """
     from guest.crypto.jose import SigningKey
     from guest.http import HttpClient
 
-    with _read(settings.auth_private_key) as pem:
+    with _read(private_key) as pem:
         try:
             key = SigningKey.from_pem(pem)
         except DecodeError as error:
-            raise ConfigError(f"{settings.auth_private_key} is no Ed25519 key in PEM") from error
+            raise ConfigError(f"{private_key} is no Ed25519 key in PEM") from error
     roots: tuple[str, ...] = ()
     if settings.kbs_cert is not None:
         roots = (_read(settings.kbs_cert).reveal().decode("utf-8", "replace"),)
     http = HttpClient(user_agent=USER_AGENT, extra_roots=roots, proxies=settings.proxies)
     try:
-        registrar = KekRegistrar(settings.kbs, http, key, settings.claims, time.time)
-        yield KeyProviderService(LayerKeyWrapper(registrar))
+        yield KekRegistrar(kbs, http, key, settings.claims, time.time)
     finally:
         await http.close()
 

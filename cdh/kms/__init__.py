@@ -9,6 +9,7 @@ from cdh.agent import AgentClient
 from cdh.config import CdhConfig
 from cdh.keyprovider.packet import AnnotationPacket
 from cdh.kms.base import Decrypter, Encrypter, ResourceClient, SecretGetter
+from cdh.kms.site import KmsSite
 from guest.errors import ConfigError, UnsupportedError
 
 
@@ -31,11 +32,12 @@ class DecrypterEntry:
 
     Attributes:
         name: the packet's `provider`, in lower case.
-        open: makes the client from the packet's settings.
+        open: makes the client from the packet's settings; raises where it needs a site and has
+            none.
     """
 
     name: str
-    open: Callable[[AnnotationPacket], Decrypter]
+    open: Callable[[AnnotationPacket, KmsSite | None], Decrypter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,12 @@ class GetterEntry:
 
     Attributes:
         name: the secret's `provider`, in lower case.
-        open: makes the client from the secret's settings and the guest's source of resources.
+        open: makes the client from the secret's settings and the guest's source of resources;
+            raises where it needs a site and has none.
     """
 
     name: str
-    open: Callable[[Mapping[str, object], ResourceClient], SecretGetter]
+    open: Callable[[Mapping[str, object], ResourceClient, KmsSite | None], SecretGetter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,12 @@ class EncrypterEntry:
 
     Attributes:
         name: becomes the secret's `provider`.
-        open: makes the client from the flags of `secret seal ... envelope`.
+        open: makes the client from the flags of `secret seal ... envelope`; reads the files that
+            they name, and raises where it needs a site and has none.
     """
 
     name: str
-    open: Callable[[Mapping[str, object]], Encrypter]
+    open: Callable[[Mapping[str, object], KmsSite | None], Encrypter]
 
 
 def _open_kbs(config: CdhConfig, agent: AgentClient) -> ResourceClient:
@@ -82,11 +86,40 @@ def _open_offline_fs(config: CdhConfig, agent: AgentClient) -> ResourceClient:
     return OfflineFiles((*STANDARD_FILES, *map(Path, config.kbc.offline_files)))
 
 
-def _open_kbs_vault(settings: Mapping[str, object], resources: ResourceClient) -> SecretGetter:
+def _open_kbs_vault(
+    settings: Mapping[str, object], resources: ResourceClient, site: KmsSite | None
+) -> SecretGetter:
     from cdh.kms.kbs_vault import KbsVault
 
-    del settings
+    del settings, site
     return KbsVault(resources)
+
+
+def _decrypt_with_aliyun(packet: AnnotationPacket, site: KmsSite | None) -> Decrypter:
+    from cdh.kms.aliyun.service import AliyunKms
+
+    return AliyunKms.open(_present(site), packet.provider_settings)
+
+
+def _ask_aliyun(
+    settings: Mapping[str, object], resources: ResourceClient, site: KmsSite | None
+) -> SecretGetter:
+    from cdh.kms.aliyun.service import AliyunKms
+
+    del resources
+    return AliyunKms.open(_present(site), settings)
+
+
+def _seal_with_aliyun(flags: Mapping[str, object], site: KmsSite | None) -> Encrypter:
+    from cdh.kms.aliyun.service import AliyunSealer
+
+    return AliyunSealer.open(_present(site), flags)
+
+
+def _present(site: KmsSite | None) -> KmsSite:
+    if site is None:
+        raise UnsupportedError("no credentials of key management services here")
+    return site
 
 
 RESOURCE_CLIENTS: Final = (
@@ -94,13 +127,16 @@ RESOURCE_CLIENTS: Final = (
     ResourceClientEntry("offline_fs_kbc", _open_offline_fs),
 )
 
-DECRYPTERS: Final[tuple[DecrypterEntry, ...]] = ()
+DECRYPTERS: Final = (DecrypterEntry("aliyun", _decrypt_with_aliyun),)
 """Services whose packets can be opened; `kbs` is none of them."""
 
-GETTERS: Final = (GetterEntry("kbs", _open_kbs_vault),)
+GETTERS: Final = (
+    GetterEntry("kbs", _open_kbs_vault),
+    GetterEntry("aliyun", _ask_aliyun),
+)
 """Services that vault secrets may lie with."""
 
-ENCRYPTERS: Final[tuple[EncrypterEntry, ...]] = ()
+ENCRYPTERS: Final = (EncrypterEntry("aliyun", _seal_with_aliyun),)
 """Services that envelopes can be sealed with."""
 
 
@@ -119,39 +155,62 @@ def open_resource_client(config: CdhConfig, agent: AgentClient) -> ResourceClien
     )
 
 
-def open_decrypter(packet: AnnotationPacket) -> Decrypter:
+def open_decrypter(packet: AnnotationPacket, site: KmsSite | None = None) -> Decrypter:
     """The service that a packet names, in any case.
+
+    Args:
+        packet: names provider and settings.
+        site: where credentials lie; None where there are none.
 
     Raises:
         UnsupportedError: `Unsupported provider: <name>`.
+        InvalidInputError: the provider cannot make anything of the settings.
     """
     for entry in DECRYPTERS:
         if entry.name == packet.provider.lower():
-            return entry.open(packet)
+            return entry.open(packet, site)
     raise UnsupportedError(f"Unsupported provider: {packet.provider[:100]}")
 
 
 def open_getter(
-    provider: str, settings: Mapping[str, object], resources: ResourceClient
+    provider: str,
+    settings: Mapping[str, object],
+    resources: ResourceClient,
+    site: KmsSite | None = None,
 ) -> SecretGetter:
     """The service that a vault secret names, in any case.
 
+    Args:
+        provider: its name.
+        settings: for it.
+        resources: where resources come from.
+        site: where credentials lie; None where there are none.
+
     Raises:
         UnsupportedError: `Unsupported provider: <name>`.
+        InvalidInputError: the provider cannot make anything of the settings.
     """
     for entry in GETTERS:
         if entry.name == provider.lower():
-            return entry.open(settings, resources)
+            return entry.open(settings, resources, site)
     raise UnsupportedError(f"Unsupported provider: {provider[:100]}")
 
 
-def open_encrypter(provider: str, flags: Mapping[str, object]) -> Encrypter:
+def open_encrypter(
+    provider: str, flags: Mapping[str, object], site: KmsSite | None = None
+) -> Encrypter:
     """The service that an owner names.
+
+    Args:
+        provider: its name.
+        flags: of the command line, by name; the files that they name are read.
+        site: gives connections; None where there are none.
 
     Raises:
         UnsupportedError: `Unsupported provider: <name>`.
+        GuestError: a flag or a file is not as specified.
     """
     for entry in ENCRYPTERS:
         if entry.name == provider:
-            return entry.open(flags)
+            return entry.open(flags, site)
     raise UnsupportedError(f"Unsupported provider: {provider[:100]}")

@@ -7,14 +7,14 @@ import asyncio
 from typing import Self
 
 from cdh.agent import AgentClient, AgentUnreachableError
-from cdh.config import CdhConfig, ProxyConfig
+from cdh.config import CdhConfig
 from cdh.kms.base import InitialisationError
+from cdh.kms.proxies import make_proxies
 from guest.deadline import Deadline
 from guest.errors import ConfigError, DecodeError, PeerError
 from guest.http import HttpClient
 from guest.kbs.client import TokenClient, TokenPair
 from guest.kbs.endpoints import USER_AGENT
-from guest.proxies import Proxies
 from guest.resource_uri import ResourceUri
 from guest.secret import Secret
 
@@ -56,7 +56,7 @@ class KbsResources:
             ConfigError: an address, a certificate or a proxy can never work.
         """
         roots = () if config.kbc.kbs_cert is None else (config.kbc.kbs_cert,)
-        proxies = _proxies(config.proxy)
+        proxies = make_proxies(config.proxy)
         http = HttpClient(user_agent=USER_AGENT, extra_roots=roots, proxies=proxies)
         return cls(TokenClient(config.kbc.endpoints(), http, AgentTokens(agent)), http)
 
@@ -80,15 +80,3 @@ class KbsResources:
         """Forget the token, close the connections."""
         await self._client.close()
         await self._http.close()
-
-
-def _proxies(config: ProxyConfig | None) -> Proxies:
-    if config is None:
-        return Proxies()
-    proxies = Proxies(
-        https=config.https_proxy or "",
-        http=config.http_proxy or "",
-        no_proxy=config.no_proxy or "",
-    )
-    proxies.verify()
-    return proxies

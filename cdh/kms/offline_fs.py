@@ -63,7 +63,7 @@ class OfflineFiles:
         self._resources: Mapping[str, Secret] = {}
 
     async def fetch(self, uri: ResourceUri, deadline: Deadline) -> Secret:
-        """The resource under the URI's path; host, query and plugin are ignored.
+        """A copy of the resource under the URI's path; host, query and plugin are ignored.
 
         Raises:
             InitialisationError: a file is there but is not as specified.
@@ -78,7 +78,7 @@ class OfflineFiles:
         resource = self._resources.get(uri.path)
         if resource is None:
             raise NotFoundError(f"offline-fs-kbc: resource not found {uri.path}")
-        return resource
+        return Secret(resource.reveal())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Nothing to do in the background."""

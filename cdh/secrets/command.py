@@ -15,10 +15,15 @@ from cdh import config as cdh_config
 from cdh.assembly import assemble
 from cdh.credentials import RUNTIME_DIR
 from cdh.files import read_given
+from cdh.keyprovider.owner import OwnerSettings, open_registrar
+from cdh.keyprovider.registration import AdminClaims
 from cdh.kms import open_encrypter
+from cdh.kms.base import parse_resource_uri
+from cdh.kms.site import KmsSite
 from cdh.secrets import seal
 from cdh.secrets.sealed import (
     MAX_KEY_LENGTH,
+    EnvelopeSecret,
     SignedSecret,
     VaultSecret,
     check_verification_key,
@@ -30,6 +35,8 @@ from guest.cmdline import CommandLine
 from guest.crypto.es256 import Es256Key
 from guest.deadline import Deadline
 from guest.errors import DecodeError, InvalidInputError, PlatformError
+from guest.proxies import Proxies
+from guest.secret import Secret
 from guest.ttrpc.channel import TtrpcChannel
 
 SECONDS: Final = 60.0
@@ -57,14 +64,11 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str], say
     """
     match arguments.command:
         case "seal":
-            return await _seal(arguments, say)
+            return await _seal(arguments, environment, say)
         case "unseal":
             return await _unseal(arguments, environment, say)
         case "keygen":
-            private, public = await asyncio.to_thread(
-                seal.make_key_files, arguments.kid, arguments.output_dir
-            )
-            say(f"written: {private} (keep it secret), {public}")
+            await _keygen(arguments, environment, say)
             return ""
         case "inspect":
             return _inspect(arguments.file_path)
@@ -72,7 +76,40 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str], say
             return await asyncio.to_thread(_verify, arguments)
 
 
-async def _seal(arguments: argparse.Namespace, say: Say) -> str:
+async def _keygen(arguments: argparse.Namespace, environment: Mapping[str, str], say: Say) -> None:
+    if arguments.register is not None and None in (arguments.kbs, arguments.auth_private_key):
+        raise InvalidInputError("--register needs --kbs and --auth-private-key")
+    private, public = await asyncio.to_thread(
+        seal.make_key_files, arguments.kid, arguments.output_dir
+    )
+    if arguments.register is not None:
+        try:
+            await _register(arguments, environment, read_given(public))
+        except BaseException:
+            private.unlink()
+            public.unlink()
+            raise
+        say(f"registered: {arguments.register}")
+    say(f"written: {private} (keep it secret), {public}")
+
+
+async def _register(
+    arguments: argparse.Namespace, environment: Mapping[str, str], jwk: Secret
+) -> None:
+    """Put the public key where guests will look for it."""
+    settings = OwnerSettings(
+        kbs_cert=arguments.kbs_cert,
+        claims=AdminClaims(
+            role=arguments.role, issuer=arguments.issuer, audience=arguments.audience
+        ),
+        proxies=Proxies.from_variables(environment),
+    )
+    uri = parse_resource_uri(arguments.register)
+    async with open_registrar(arguments.kbs, arguments.auth_private_key, settings) as registrar:
+        await registrar.register(uri, jwk, Deadline.after(SECONDS))
+
+
+async def _seal(arguments: argparse.Namespace, environment: Mapping[str, str], say: Say) -> str:
     path = arguments.signing_jwk_path
     with read_given(path, MAX_KEY_LENGTH) as jwk:
         try:
@@ -88,13 +125,24 @@ async def _seal(arguments: argparse.Namespace, say: Say) -> str:
             _object(arguments.annotations, "--annotations"),
         )
         return seal.seal(pointer, arguments.signing_kid, key).decode("ascii")
-    provider = PROVIDERS[arguments.kms]
-    kms = open_encrypter(provider, vars(arguments))
-    with read_given(arguments.file_path) as plaintext:
-        envelope = await seal.make_envelope(
-            plaintext, arguments.key_id, provider, kms, Deadline.after(SECONDS)
-        )
+    envelope = await _make_envelope(arguments, environment)
     return seal.seal(envelope, arguments.signing_kid, key).decode("ascii")
+
+
+async def _make_envelope(
+    arguments: argparse.Namespace, environment: Mapping[str, str]
+) -> EnvelopeSecret:
+    config = cdh_config.effective(None, environment, CommandLine.parse(""))
+    site = KmsSite(config, RUNTIME_DIR)
+    provider = PROVIDERS[arguments.kms]
+    try:
+        kms = open_encrypter(provider, vars(arguments), site)
+        with read_given(arguments.file_path) as plaintext:
+            return await seal.make_envelope(
+                plaintext, arguments.key_id, provider, kms, Deadline.after(SECONDS)
+            )
+    finally:
+        await site.close()
 
 
 def _object(text: str, flag: str) -> Mapping[str, object]:

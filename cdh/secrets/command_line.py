@@ -36,6 +36,16 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_seal(commands)
     _add_unseal(commands)
+    _add_keygen(commands)
+    inspect = commands.add_parser("inspect", help="print what a sealed secret says, unverified")
+    inspect.add_argument("-f", "--file-path", type=Path, required=True, help="sealed secret")
+    verify = commands.add_parser("verify", help="check the signature of a sealed secret")
+    verify.add_argument("-f", "--file-path", type=Path, required=True, help="sealed secret")
+    verify.add_argument("--jwk-path", type=Path, required=True, help="public key of its signer")
+    return parser
+
+
+def _add_keygen(commands: _Commands) -> None:
     keygen = commands.add_parser("keygen", help="make a signing key")
     keygen.add_argument(
         "--kid", default="sealed-signing", help="key id, a file name (default: %(default)s)"
@@ -47,12 +57,24 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="gets <kid>-private.json and <kid>-public.json (default: here)",
     )
-    inspect = commands.add_parser("inspect", help="print what a sealed secret says, unverified")
-    inspect.add_argument("-f", "--file-path", type=Path, required=True, help="sealed secret")
-    verify = commands.add_parser("verify", help="check the signature of a sealed secret")
-    verify.add_argument("-f", "--file-path", type=Path, required=True, help="sealed secret")
-    verify.add_argument("--jwk-path", type=Path, required=True, help="public key of its signer")
-    return parser
+    keygen.add_argument(
+        "--register",
+        metavar="URI",
+        help="store the public key in the KBS too, under kbs:///repo/type/tag; without success no "
+        "file is left",
+    )
+    keygen.add_argument("--kbs", metavar="URL", help="with --register: base URL of the KBS")
+    keygen.add_argument(
+        "--auth-private-key",
+        type=Path,
+        metavar="PATH",
+        help="with --register: Ed25519 private key (PKCS#8 PEM) of an administrator of the KBS",
+    )
+    keygen.add_argument(
+        "--kbs-cert", type=Path, metavar="PATH", help="PEM file of the KBS's authority"
+    )
+    for claim in ("role", "issuer", "audience"):
+        keygen.add_argument(f"--{claim}", help=f"claim {claim} of the admin token")
 
 
 def _add_seal(commands: _Commands) -> None:

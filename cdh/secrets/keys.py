@@ -76,12 +76,17 @@ def _read(directory: Path, kid: str) -> Secret:
 def _read_regular(path: str, shown: str) -> Secret:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with open(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InvalidInputError(f"{_OUTSIDE}: {shown} is no regular file")
-            content = file.read(MAX_KEY_LENGTH + 1)
+        descriptor = os.open(path, flags)
     except OSError as error:
         raise PlatformError(f"cannot read {shown}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InvalidInputError(f"{_OUTSIDE}: {shown} is no regular file")
+        content = os.read(descriptor, MAX_KEY_LENGTH + 1)
+    except OSError as error:
+        raise PlatformError(f"cannot read {shown}") from error
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_KEY_LENGTH:
         raise InvalidInputError(f"{shown} is longer than {MAX_KEY_LENGTH} bytes")
     return Secret(content)

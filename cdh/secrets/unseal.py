@@ -10,6 +10,7 @@ from collections.abc import Callable
 from cdh.keyprovider.packet import AnnotationPacket
 from cdh.kms import open_getter
 from cdh.kms.base import Decrypter, ResourceClient
+from cdh.kms.site import KmsSite
 from cdh.secrets.keys import VerificationKeys
 from cdh.secrets.sealed import (
     EnvelopeSecret,
@@ -35,6 +36,7 @@ class SecretUnsealer:
         resources: where vault secrets of `kbs` come from.
         keys: finds the keys of signatures.
         open_decrypter: the service that a wrapped key's provider names.
+        site: what the services of vault secrets need; None where there are none but the KBS.
         skip_verification: take secrets whose signature nobody checked, signed or not.
     """
 
@@ -44,11 +46,13 @@ class SecretUnsealer:
         keys: VerificationKeys,
         open_decrypter: Callable[[AnnotationPacket], Decrypter],
         *,
+        site: KmsSite | None = None,
         skip_verification: bool = False,
     ) -> None:
         self._resources = resources
         self._keys = keys
         self._open_decrypter = open_decrypter
+        self._site = site
         self._skip = skip_verification
 
     async def unseal(self, text: bytes, deadline: Deadline) -> Secret:
@@ -67,7 +71,7 @@ class SecretUnsealer:
             raise InvalidInputError(f"sealed secret: {error}") from error
         if isinstance(payload, VaultSecret):
             settings = payload.provider_settings
-            getter = open_getter(payload.provider, settings, self._resources)
+            getter = open_getter(payload.provider, settings, self._resources, self._site)
             return await getter.get_secret(payload.name, payload.annotations, deadline)
         return await self._open_envelope(payload, deadline)
 
@@ -119,4 +123,4 @@ def _verify(signed: SignedSecret, jwk: Secret) -> bytes:
     try:
         return verify_es256(signed.jws, jwk.reveal())
     except IntegrityError as error:
-        raise IntegrityError(f"Signature Error: {error}") from error
+        raise IntegrityError(f"Signature Error: {error}") from error.__cause__

@@ -1,7 +1,7 @@
 """Bytes on the REST shim's socket, cut in two wherever chance has it."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from aiohttp.base_protocol import BaseProtocol
 
@@ -16,7 +16,7 @@ SEEDS = (
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 )
 
-_LOOP = asyncio.AbstractEventLoop()
+_LOOP = cast("asyncio.AbstractEventLoop", object())
 
 
 def _parse(*pieces: bytes) -> list[tuple[str, str]]:

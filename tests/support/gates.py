@@ -82,6 +82,8 @@ PROBES: Final[dict[str, Callable[[], str | None]]] = {
     "skopeo": _program("skopeo", "skopeo"),
     "registry": _program("docker-registry", "docker-registry"),
     "umoci": _program("umoci", "umoci"),
+    "gpg": _program("gpg", "gnupg"),
+    "openssl": _program("openssl", "openssl"),
     "fuse": _fuse,
     "vm": _vm,
 }

@@ -1,5 +1,6 @@
 """The command `confidential-data-hub` as a process."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from guest.deadline import Deadline
+from guest.errors import GuestError
+from guest.protos.cdh_pb2 import ImagePullRequest
+from guest.protos.methods import PULL_IMAGE
+from guest.ttrpc.channel import TtrpcChannel
 from support.agents import SECONDS, agent_command, environment
 
 
@@ -148,3 +154,19 @@ def test_the_grpc_command_wants_a_bare_address_and_fails_when_it_is_taken(
     assert "socket" in said
     path.write_text(path.read_text().replace(f"unix://{short_tmp}/cdh.sock", "203.0.113.1:1"))
     assert run(short_tmp, "-c", str(path), grpc=True)[0] == 1
+
+
+async def test_pulls_count_on_the_metrics_socket(short_tmp: Path) -> None:
+    config = ("-c", str(write_config(short_tmp)))
+    with process(short_tmp, *config, "--metrics-dir", f"{short_tmp}/m"):
+        channel = TtrpcChannel(f"unix://{short_tmp}/cdh.sock")
+        request = ImagePullRequest(image_url="A B", bundle_path=f"{short_tmp}/bundle")
+        with pytest.raises(GuestError, match="Illegal image reference"):
+            await channel.call(PULL_IMAGE, request, deadline=Deadline.after(SECONDS))
+        await channel.close()
+        socket = f"{short_tmp}/m/confidential-data-hub.sock"
+        reader, writer = await asyncio.open_unix_connection(socket)
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        answer = (await reader.read()).decode()
+        writer.close()
+    assert 'coco_image_pull_seconds_count{code="INVALID_ARGUMENT"} 1.0' in answer

@@ -13,13 +13,14 @@ from cdh.pulling import LatePuller, PullerResources
 from guest.deadline import Deadline
 from guest.errors import GuestError, InvalidInputError
 from image_pull.config import ImageConfig
+from image_pull.observer import Unobserved
 from support.hub_world import Resources
 
 
 def late(work_dir: Path) -> LatePuller:
     resources = Resources()
     config = ImageConfig(work_dir=str(work_dir))
-    return LatePuller(config, resources, LayerKeys(resources, open_decrypter))
+    return LatePuller(config, resources, LayerKeys(resources, open_decrypter), Unobserved())
 
 
 async def test_callers_at_the_same_time_get_one_puller_that_touched_nothing(

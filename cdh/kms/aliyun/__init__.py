@@ -1,0 +1,1 @@
+"""Alibaba Cloud KMS: the dedicated gateway of an instance, and the shared gateway of a region."""

@@ -1,0 +1,186 @@
+"""What secrets and packets say of their Alibaba Cloud KMS: settings and annotations. Sans-I/O.
+
+Both are public and chosen by whoever sealed the secret: every id that becomes part of a host or a
+file name has a fixed alphabet.
+
+Source: docs/spec/confidential-data-hub.md 8.1 to 8.5 and 12.3.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from guest import wire
+from guest.errors import DecodeError
+from guest.secret import Secret
+
+MAX_ID_LENGTH: Final = 128
+"""Most characters of an id."""
+
+MAX_IV_LENGTH: Final = 64
+"""Most bytes of an initialisation vector; the service's own have 12."""
+
+_ID: Final = re.compile(r"[A-Za-z0-9](?:[._-]?[A-Za-z0-9])*\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientKeySettings:
+    """A KMS instance, asked with a client key (`client_key`).
+
+    Attributes:
+        client_key_id: names the files of the key; what goes on the wire stands in them.
+        kms_instance_id: names the instance's host and the file of its CA.
+    """
+
+    client_key_id: str
+    kms_instance_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StsTokenSettings:
+    """The shared gateway, asked with a token from a file (`sts_token`).
+
+    Attributes:
+        token_path: as written; which files may be read is for the reader to judge.
+        region_id: names the gateway's host.
+    """
+
+    token_path: str
+    region_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EcsRamRoleSettings:
+    """The shared gateway, asked with the role of this machine (`ecs_ram_role`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcRamSettings:
+    """The shared gateway, asked as a role that an identity token may assume (`oidc_ram`).
+
+    Attributes:
+        region_id: names the gateway's host.
+        id_token: the identity token; None for the one of this guest (RRSA).
+        oidc_provider_arn: who issued the token; None for what this guest was told.
+        role_arn: the role; None for what this guest was told.
+    """
+
+    region_id: str
+    id_token: Secret | None = None
+    oidc_provider_arn: str | None = None
+    role_arn: str | None = None
+
+
+Settings: TypeAlias = ClientKeySettings | StsTokenSettings | EcsRamRoleSettings | OidcRamSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretVersion:
+    """Which version of a secret; both empty for the newest.
+
+    Attributes:
+        stage: a label.
+        version_id: one version.
+    """
+
+    stage: str = ""
+    version_id: str = ""
+
+
+def parse_settings(settings: Mapping[str, object]) -> Settings:
+    """Read `provider_settings`; unknown members are skipped.
+
+    Raises:
+        DecodeError: no such client type, a member missing, an id that is none.
+    """
+    if "client_type" not in settings:
+        raise DecodeError("client type not exist.")
+    match settings["client_type"]:
+        case "client_key":
+            return ClientKeySettings(
+                client_key_id=_id_member(settings, "client_key_id"),
+                kms_instance_id=_id_member(settings, "kms_instance_id"),
+            )
+        case "sts_token":
+            return StsTokenSettings(
+                token_path=_text(settings, "token_path"),
+                region_id=_id_member(settings, "region_id"),
+            )
+        case "ecs_ram_role":
+            return EcsRamRoleSettings()
+        case "oidc_ram":
+            return _parse_oidc(settings)
+        case str():
+            raise DecodeError("client type invalid.")
+        case _:
+            raise DecodeError("client type value is not str.")
+
+
+def _parse_oidc(settings: Mapping[str, object]) -> OidcRamSettings:
+    region_id = _id_member(settings, "region_id")
+    if "id_token" in settings:
+        token = _text(settings, "id_token")
+        if not token.isascii():
+            raise DecodeError("id_token is not ASCII")
+        return OidcRamSettings(
+            region_id=region_id,
+            id_token=Secret(token.encode("ascii")),
+            oidc_provider_arn=_text(settings, "oidc_provider_arn"),
+            role_arn=_text(settings, "role_arn"),
+        )
+    names = ("oidc_provider_arn", "role_arn")
+    provider, role = (_text(settings, n) if n in settings else None for n in names)
+    return OidcRamSettings(region_id=region_id, oidc_provider_arn=provider, role_arn=role)
+
+
+def parse_iv(annotations: Mapping[str, object]) -> bytes:
+    """The initialisation vector that a wrapped key was encrypted with.
+
+    Raises:
+        DecodeError: there is none, or it is not strict base64.
+    """
+    iv = wire.decode_base64(_text(annotations, "iv"), "iv")
+    if not 0 < len(iv) <= MAX_IV_LENGTH:
+        raise DecodeError(f"iv has {len(iv)} bytes")
+    return iv
+
+
+def parse_version(annotations: Mapping[str, object]) -> SecretVersion:
+    """Which version a vault secret means; absent members are empty.
+
+    Raises:
+        DecodeError: a member is no string.
+    """
+    stage, version_id = (
+        _string(annotations.get(name, ""), name) for name in ("version_stage", "version_id")
+    )
+    return SecretVersion(stage=stage, version_id=version_id)
+
+
+def verify_id(text: str, what: str) -> str:
+    """Letters, digits and single `.`, `_`, `-` between them: fit for hosts and file names.
+
+    Raises:
+        DecodeError: anything else.
+    """
+    if len(text) > MAX_ID_LENGTH or not _ID.match(text):
+        raise DecodeError(f"{what} {text[:40]!r} is no id")
+    return text
+
+
+def _id_member(members: Mapping[str, object], name: str) -> str:
+    return verify_id(_text(members, name), name)
+
+
+def _text(members: Mapping[str, object], name: str) -> str:
+    value = _string(members.get(name, ""), name)
+    if not value:
+        raise DecodeError(f"{name} is missing")
+    return value
+
+
+def _string(value: object, name: str) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise DecodeError(f"{name} is no printable string")
+    return value
