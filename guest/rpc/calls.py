@@ -157,8 +157,12 @@ class Call:
         reply(outcome)
 
     def _report(self, code: Code, detail: ErrorDetail | None) -> None:
-        path = self.bound.method.path
+        """Log and count, one turn of the loop later: the answer leaves first."""
         seconds = boot_seconds() - self._started
+        asyncio.get_running_loop().call_soon(self._report_now, code, detail, seconds)
+
+    def _report_now(self, code: Code, detail: ErrorDetail | None, seconds: float) -> None:
+        path = self.bound.method.path
         if log.isEnabledFor(logging.INFO):
             extra: dict[str, object] = {
                 "method": path,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,10 @@ async def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path
     file.write_text(json.dumps(KEY1))
     files = OfflineFiles((file,))
     assert await fetch(files) == b"key1"
-    kept = await files.fetch(ResourceUri.parse("kbs:///default/key/1"), Deadline.after(5))
-    assert kept is await files.fetch(ResourceUri.parse("kbs:///default/key/1"), Deadline.after(5))
+    before = file.stat()
+    file.write_text(json.dumps({"default/key/1": "a2V5OQ=="}))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert await fetch(files) == b"key1"
     replacement = tmp_path / "b.json"
     replacement.write_text(json.dumps({"default/key/1": "a2V5Mg=="}))
     replacement.rename(file)
@@ -52,6 +55,16 @@ async def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path
     file.unlink()
     with pytest.raises(NotFoundError):
         await fetch(files)
+
+
+async def test_a_reader_that_wipes_its_copy_leaves_the_resource(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(KEY1))
+    files = OfflineFiles((file,))
+    uri = ResourceUri.parse("kbs:///default/key/1")
+    with await files.fetch(uri, Deadline.after(5)) as copy:
+        assert copy.reveal() == b"key1"
+    assert await fetch(files) == b"key1"
 
 
 @pytest.mark.parametrize(
