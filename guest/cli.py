@@ -26,16 +26,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     if words and words[0] != "serve":
+        from guest.commands import initdata
         from image_pull import tools as image_tools
 
         image_tools.add_commands(commands)
+        initdata.add_commands(commands)
     else:
         commands.add_parser("image", help="encrypt images")
+        commands.add_parser("initdata", help="build and inspect init data")
     options = parser.parse_args(words)
     if options.command == "serve":
         from guest.commands.serve import serve
 
         serve(options, dict(os.environ))
+    if options.command == "initdata":
+        from guest.commands import initdata
+
+        return initdata.run(options)
     from guest.commands import image
 
     return image.run(options, dict(os.environ))

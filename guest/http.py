@@ -27,7 +27,7 @@ from guest.errors import (
 from guest.proxies import Proxies
 
 CONNECT_LIMIT: Final = 10.0
-"""Seconds for the TCP connection alone."""
+"""Seconds for the TCP connection alone, where nobody says otherwise."""
 
 KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: less than the 5 after which a KBS closes it."""
@@ -115,6 +115,7 @@ class HttpClient:
         extra_roots: tuple[str, ...] = (),
         proxies: Proxies = Proxies(),  # noqa: B008  # immutable
         pool_size: int = DEFAULT_POOL_SIZE,
+        connect_limit: float = CONNECT_LIMIT,
     ) -> None:
         """Check the arguments; nothing is opened yet.
 
@@ -123,6 +124,7 @@ class HttpClient:
             extra_roots: PEM texts with one or more certificates each.
             proxies: see `Proxies`.
             pool_size: most connections at a time; further requests wait inside their deadline.
+            connect_limit: seconds for the TCP connection alone.
 
         Raises:
             ConfigError: a text is not PEM, or a proxy is not an http(s) URL.
@@ -134,9 +136,21 @@ class HttpClient:
         self._extra_roots = extra_roots
         self._proxies = proxies
         self._pool_size = pool_size
+        self._connect_limit = connect_limit
         self._opening = asyncio.Lock()
         self._session: Any = None  # aiohttp.ClientSession, a type that is loaded late
         self._closed = False
+
+    async def prepare(self, deadline: Deadline) -> None:
+        """Load what the first request would load, for whoever gives that one little time.
+
+        Raises:
+            UnavailableError: the client is closed.
+            DeadlineError: not done in time.
+        """
+        if self._session is None:
+            async with deadline.limit("the HTTP client's libraries"):
+                await self._open()
 
     async def request(
         self,
@@ -241,7 +255,7 @@ class HttpClient:
                 self._session = self._new_session(context)
             return self._session
 
-    def _new_session(self, context: ssl.SSLContext) -> Any:
+    def _new_session(self, context: ssl.SSLContext | bool) -> Any:
         import aiohttp
 
         return aiohttp.ClientSession(
@@ -251,17 +265,23 @@ class HttpClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._user_agent, "Accept": "*/*"},
             skip_auto_headers=("Accept-Encoding", "Content-Type"),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_limit),
             auto_decompress=False,
             trust_env=False,
             read_bufsize=READ_BUFFER,
         )
 
 
-def _load(extra_roots: tuple[str, ...]) -> ssl.SSLContext:
-    """Import aiohttp and read the system's roots, off the loop: both take tens of ms."""
+def _load(extra_roots: tuple[str, ...]) -> ssl.SSLContext | bool:
+    """Import aiohttp and read the system's roots, off the loop: both take tens of ms.
+
+    Without further roots, the context that aiohttp makes by the same call as it is imported does
+    (`True`): the roots are read once, whatever the number of clients.
+    """
     import aiohttp  # noqa: F401  # loaded here, used on the loop
 
+    if not extra_roots:
+        return True
     context = ssl.create_default_context()
     _trust(context, extra_roots)
     return context

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from guest.crypto.openpgp_binding import verify_binding
 from guest.crypto.openpgp_key import PacketKey
 from guest.crypto.openpgp_message import SignedMessage
 from guest.errors import DecodeError, IntegrityError, UnsupportedError
@@ -123,40 +124,91 @@ class Keyring:
         return Signer(primary=good[0].certificate, key=good[0].signing_key)
 
     def _by_renewed_key(self, message: SignedMessage, now: datetime | None) -> Signer | None:
-        """A primary key that may sign today, whatever its own signature's date; or None."""
+        """A key that may sign today, whatever the date of its binding; or None."""
         for certificate in self._certificates:
-            name = certificate.fingerprint
-            if not name.endswith(message.issuer.hex()) or len(name) != FINGERPRINT:
-                continue
-            try:
-                _verify_by_primary(certificate, message, now)
-            except (DecodeError, IntegrityError):
-                continue
-            return Signer(primary=name, key=name)
+            for key in _packets(bytes(certificate)):
+                name = key.fingerprint or ""
+                if not name.endswith(message.issuer.hex()) or len(name) != FINGERPRINT:
+                    continue
+                try:
+                    _verify_today(_Part.find(certificate, name), message, now)
+                except (DecodeError, IntegrityError):
+                    continue
+                return Signer(primary=certificate.fingerprint, key=name)
         return None
 
 
-def _verify_by_primary(certificate: Any, message: SignedMessage, now: datetime | None) -> None:
-    from pysequoia.packet import PacketPile, Tag
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A key of a certificate, with what its owner says of it now.
 
-    primary, *further = PacketPile.from_bytes(bytes(certificate))
-    signature = list(PacketPile.from_bytes(message.encoded))[-1]
-    PacketKey.decode(primary.body).verify(signature.body, message.content)
+    Attributes:
+        primary: packet of the primary key.
+        key: packet of this key, the same one or a subkey's.
+        statement: packet of the newest signature that says what the key is for, or None.
+    """
+
+    primary: Any
+    key: Any
+    statement: Any
+
+    @classmethod
+    def find(cls, certificate: Any, fingerprint: str) -> "_Part":
+        """Look for a key.
+
+        Raises:
+            IntegrityError: there is none, or it was revoked, by whomever: who can put a false
+                revocation into the keyring can leave out the key.
+        """
+        from pysequoia.packet import SignatureType, Tag
+
+        revocations = (SignatureType.KeyRevocation, SignatureType.SubkeyRevocation)
+        certifications = (SignatureType.CertificationRevocation, SignatureType.PrimaryKeyBinding)
+        primary, *rest = _packets(bytes(certificate))
+        current, found, statement = primary, None, None
+        for packet in (primary, *rest):
+            if packet.fingerprint is not None:
+                current = packet
+                found = current if packet.fingerprint == fingerprint else found
+            elif packet.tag == Tag.Signature and current.fingerprint in (
+                fingerprint,
+                primary.fingerprint,
+            ):
+                if packet.signature_type in revocations:
+                    raise IntegrityError(f"OpenPGP key {current.fingerprint.upper()} was revoked")
+                is_statement = current.fingerprint == fingerprint and packet.key_flags is not None
+                if packet.signature_type in certifications or not is_statement:
+                    continue
+                if statement is None or packet.signature_created > statement.signature_created:
+                    statement = packet
+        if found is None:
+            raise IntegrityError(f"OpenPGP key {fingerprint.upper()} is not in the keyring")
+        return cls(primary=primary, key=found, statement=statement)
+
+    @property
+    def end(self) -> datetime | None:
+        """When a subkey ends; the library knows when a primary key does."""
+        if self.key is self.primary or self.statement is None:
+            return None
+        life = self.statement.key_validity_period
+        return None if life is None else self.key.key_created + life
+
+
+def _verify_today(part: _Part, message: SignedMessage, now: datetime | None) -> None:
+    signature = _packets(message.encoded)[-1]
+    PacketKey.decode(part.key.body).verify(signature.body, message.content)
     made, end = signature.signature_created, signature.signature_expiration_time
-    if made is None or made < primary.key_created or (now is not None and made > now):
+    if made is None or made < part.key.key_created or (now is not None and made > now):
         raise IntegrityError("OpenPGP signature is older than its key, or from the future")
     if end is not None and (now is None or end <= now):
         raise IntegrityError("OpenPGP signature has expired")
-    newest: Any = None
-    for packet in further:
-        if packet.tag == Tag.PublicSubkey:
-            break
-        if packet.tag != Tag.Signature or packet.key_flags is None:
-            continue
-        if newest is None or packet.signature_created > newest.signature_created:
-            newest = packet
-    if newest is not None and not newest.key_flags.signing:
+    if part.statement is not None and not part.statement.key_flags.signing:
         raise IntegrityError("OpenPGP key is not for signing")
+    if part.key is part.primary:
+        return
+    if part.statement is None:
+        raise IntegrityError("OpenPGP subkey is not bound")
+    verify_binding(part.primary.body, part.key.body, part.statement.body)
 
 
 def _check_current(certificate: Any, signer: Signer, now: datetime | None) -> None:
@@ -168,39 +220,19 @@ def _check_current(certificate: Any, signer: Signer, now: datetime | None) -> No
         raise IntegrityError(text) from None
     if is_revoked:
         raise IntegrityError(f"OpenPGP key {name} was revoked")
-    if signer.key != signer.primary:
-        ends.append(_subkey_end(certificate, signer.key))
+    ends.append(_Part.find(certificate, signer.key).end)
     for end in ends:
         if end is not None and now is not None and end <= now:
             raise IntegrityError(f"OpenPGP key {name} expired at {end:%Y-%m-%dT%H:%M:%SZ}")
 
 
-def _subkey_end(certificate: Any, fingerprint: str) -> datetime | None:
-    """When a subkey ends, by its newest binding.
+def _packets(data: bytes) -> list[Any]:
+    from pysequoia.packet import PacketPile
 
-    Raises:
-        IntegrityError: it was revoked, whoever signed that.
-    """
-    from pysequoia.packet import PacketPile, SignatureType, Tag
-
-    created: datetime | None = None
-    newest: Any = None
-    is_it = False
-    for packet in PacketPile.from_bytes(bytes(certificate)):
-        if packet.tag in (Tag.PublicKey, Tag.PublicSubkey, Tag.SecretKey, Tag.SecretSubkey):
-            is_it = packet.fingerprint == fingerprint
-            created = packet.key_created if is_it else created
-        elif is_it and packet.tag == Tag.Signature:
-            if packet.signature_type == SignatureType.SubkeyRevocation:
-                raise IntegrityError(f"OpenPGP subkey {fingerprint.upper()} was revoked")
-            if packet.signature_type == SignatureType.SubkeyBinding and (
-                newest is None or packet.signature_created > newest.signature_created
-            ):
-                newest = packet
-    if created is None or newest is None:
-        raise IntegrityError(f"OpenPGP subkey {fingerprint.upper()} is not bound")
-    life = newest.key_validity_period
-    return None if life is None else created + life
+    try:
+        return list(PacketPile.from_bytes(data))
+    except _FOREIGN as error:
+        raise IntegrityError(f"OpenPGP packets: {_first_line(error)}") from None
 
 
 def _library() -> Any:

@@ -46,6 +46,10 @@ class Incoming:
         """A header, or an empty text."""
         return self._request.headers.get(name, "")
 
+    def headers(self) -> dict[str, str]:
+        """All headers by lower-case name; of repeated ones the last."""
+        return {name.lower(): value for name, value in self._request.headers.items()}
+
     @property
     def host(self) -> str:
         """What the client calls this server: the `Host` header."""

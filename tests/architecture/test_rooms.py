@@ -30,6 +30,9 @@ LAYERS: Final = {
     "guest.jsonio": 1,
     "guest.resource_uri": 1,
     "guest.initdata": 1,
+    "guest.initdata_budget": 1,
+    "guest.initdata_build": 1,
+    "guest.initdata_form": 1,
     "guest.crypto": 1,
     "guest.ttrpc.frame": 1,
     "guest.ttrpc.connection": 1,
@@ -72,8 +75,6 @@ SIMULATOR_MAY_IMPORT: Final = ("guest.protos", "guest.ttrpc")
 DOORS: Final = {
     "Crypto": ("guest.crypto.kmac",),
     "aiohttp": ("guest.http", "guest.metrics", "api_server_rest.app"),
-    "alibabacloud_credentials": ("cdh.kms.aliyun",),
-    "alibabacloud_kms20160120": ("cdh.kms.aliyun",),
     "boto3": ("cdh.kms.aws",),
     "botocore": ("cdh.kms.aws",),
     "cryptography.x509": ("guest.crypto.x509",),
@@ -90,7 +91,7 @@ DOORS: Final = {
     "sigstore": ("image_pull.signature.requirements.keyless",),
     "tpm2_pytss": ("attestation_agent.hardware.tpm2",),
     "uvloop": ("guest.supervisor",),
-    "yaml": ("guest.config", "image_pull.signature"),
+    "yaml": ("guest.config", "guest.userdata.parse", "image_pull.signature"),
     "yarl": ("guest.http", "api_server_rest.app"),
     "zstandard": ("image_pull.layers.decompress",),
 }

@@ -54,13 +54,14 @@ def make_agent(
     launch: LaunchData | None = None,
     grpc: bool = False,
     server: Server | None = None,
+    hints: TeeHints | None = None,
 ) -> AttestationAgent:
     """An agent on a machine whose devices are the files below `root`."""
 
     def open_server(routes: Routes) -> Server:
         return server or NoServer()
 
-    hints = TeeHints(root=str(root), sample_device=devices)
+    hints = hints or TeeHints(root=str(root), sample_device=devices)
     chosen = config or AaConfig()
     return AttestationAgent(chosen, open_server, hints=hints, launch=launch, grpc=grpc)
 

@@ -1,4 +1,4 @@
-"""Alibaba Cloud KMS for tests: the simulated cloud, credential files, and a site that leads there."""
+"""Alibaba Cloud KMS for tests: the simulated cloud, credential files, a site that leads there."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from cdh.config import CdhConfig
 from cdh.kms.aliyun.client_key import ClientKey, open_client_key
@@ -103,17 +102,16 @@ def fill(cloud: AliyunCloud) -> None:
 
 
 @asynccontextmanager
-async def aliyun_world(
-    folder: Path, patch: pytest.MonkeyPatch, **aliyun: object
-) -> AsyncIterator[AliyunWorld]:
-    """A filled cloud whose CA the system trusts, and a site; `aliyun` is the config's table."""
+async def aliyun_world(folder: Path, **aliyun: object) -> AsyncIterator[AliyunWorld]:
+    """A filled cloud whose CA the site trusts, and that site; `aliyun` is the config's table."""
     async with AliyunCloud() as cloud:
         fill(cloud)
         folder.mkdir(parents=True, exist_ok=True)
-        roots = folder / "system-roots.pem"
-        roots.write_bytes(cloud.ca)
-        patch.setenv("SSL_CERT_FILE", str(roots))
-        table = {"metadata_url": cloud.metadata_url, "token_root": str(folder)} | aliyun
+        table = {
+            "metadata_url": cloud.metadata_url,
+            "token_root": str(folder),
+            "extra_root_certificates": [cloud.ca.decode()],
+        } | aliyun
         document = {
             "kbc": {"name": "offline_fs_kbc"},
             "proxy": {"https_proxy": cloud.proxy},

@@ -51,6 +51,9 @@ class PlainPipeline:
     def __init__(self) -> None:
         self.unpacked: list[str] = []
 
+    def start(self) -> None:
+        """Nothing to prepare."""
+
     async def unpack(
         self,
         chunks: AsyncIterator[bytes],

@@ -96,6 +96,13 @@ class Gnupg:
         text = self.gpg("--with-colons", "--list-keys", name).decode()
         return [line.split(":")[9] for line in text.splitlines() if line.startswith("fpr:")]
 
+    def edit(self, name: str, *answers: str) -> None:
+        """Edit a key by what a person would type."""
+        typed = "".join(f"{answer}\n" for answer in answers).encode()
+        options = ("-q", "--no-tty", "--pinentry-mode", "loopback", "--passphrase", "")
+        command = ("gpg", *options, "--command-fd", "0", "--edit-key", name)
+        run(*command, stdin=typed, env=self.environment)
+
     def export(self, *names: str, armor: bool = False) -> bytes:
         """The public keys."""
         return self.gpg(*(("--armor",) if armor else ()), "--export", *names)

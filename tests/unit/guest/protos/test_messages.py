@@ -8,13 +8,21 @@ import pytest
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
-from guest.protos import aa_pb2, cdh_pb2, detail_pb2, keyprovider_pb2, methods, ttrpc_pb2
+from guest.protos import (
+    aa_pb2,
+    cdh_pb2,
+    detail_pb2,
+    dkms_pb2,
+    keyprovider_pb2,
+    methods,
+    ttrpc_pb2,
+)
 from guest.rpc.method import Method
 
 FILE: Final = Path(__file__).parents[3] / "vectors" / "protos" / "messages.json"
 VECTORS: Final = json.loads(FILE.read_text())["messages"]
 ALL: Final = tuple(value for value in vars(methods).values() if isinstance(value, Method))
-MODULES: Final = (aa_pb2, cdh_pb2, detail_pb2, keyprovider_pb2, ttrpc_pb2)
+MODULES: Final = (aa_pb2, cdh_pb2, detail_pb2, dkms_pb2, keyprovider_pb2, ttrpc_pb2)
 
 NAMES: Final = {
     "attestation_agent.AttestationAgentService": {

@@ -1,0 +1,1 @@
+"""Cloud user data and init data at boot: the command `process-user-data`."""

@@ -1,0 +1,1 @@
+"""Key management services that check every signature themselves."""

@@ -1,0 +1,1 @@
+"""Alibaba Cloud: a KMS instance, the shared gateways, the metadata server."""

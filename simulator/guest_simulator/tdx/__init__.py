@@ -1,0 +1,1 @@
+"""A simulated TDX guest: its registers, its kernel's interfaces, its quoting service."""
