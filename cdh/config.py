@@ -103,6 +103,8 @@ class AliyunConfig(msgspec.Struct, frozen=True, kw_only=True):
         role_session_name: stands in the cloud's records.
         metadata_url: the metadata server of the machine.
         token_root: files that a secret names (`token_path`) must lie below it.
+        extra_root_certificates: PEM texts that vouch for the shared gateways besides the
+            system's roots.
     """
 
     in_guest_key_path: str | None = None
@@ -112,6 +114,7 @@ class AliyunConfig(msgspec.Struct, frozen=True, kw_only=True):
     role_session_name: str | None = None
     metadata_url: str = "http://100.100.100.200"
     token_root: str = "/run/confidential-containers"
+    extra_root_certificates: tuple[str, ...] = ()
 
 
 class KmsConfig(msgspec.Struct, frozen=True, kw_only=True):

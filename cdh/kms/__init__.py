@@ -98,7 +98,7 @@ def _open_kbs_vault(
 def _decrypt_with_aliyun(packet: AnnotationPacket, site: KmsSite | None) -> Decrypter:
     from cdh.kms.aliyun.service import AliyunKms
 
-    return AliyunKms.open(_present(site), packet.provider_settings)
+    return AliyunKms.open(_present(site, "aliyun"), packet.provider_settings)
 
 
 def _ask_aliyun(
@@ -107,18 +107,19 @@ def _ask_aliyun(
     from cdh.kms.aliyun.service import AliyunKms
 
     del resources
-    return AliyunKms.open(_present(site), settings)
+    return AliyunKms.open(_present(site, "aliyun"), settings)
 
 
 def _seal_with_aliyun(flags: Mapping[str, object], site: KmsSite | None) -> Encrypter:
     from cdh.kms.aliyun.service import AliyunSealer
 
-    return AliyunSealer.open(_present(site), flags)
+    return AliyunSealer.open(_present(site, "aliyun"), flags)
 
 
-def _present(site: KmsSite | None) -> KmsSite:
+def _present(site: KmsSite | None, provider: str) -> KmsSite:
+    """The site; a provider whose credentials have no place is none of this guest's."""
     if site is None:
-        raise UnsupportedError("no credentials of key management services here")
+        raise UnsupportedError(f"Unsupported provider: {provider}")
     return site
 
 

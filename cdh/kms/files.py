@@ -55,10 +55,14 @@ def find_file(path: Path) -> Secret | None:
         PlatformError: it cannot be read, is no regular file, or is longer than `MAX_FILE_LENGTH`.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise PlatformError(f"{path} is no regular file")
-            content = file.read(MAX_FILE_LENGTH + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(MAX_FILE_LENGTH + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno in _ABSENT:
             return None

@@ -128,5 +128,6 @@ class KmsSite:
 
     async def _trim(self) -> None:
         idle = [key for key, pooled in self._clients.items() if not pooled.users]
-        for key in idle[: max(0, len(idle) - MAX_IDLE_CLIENTS)]:
-            await self._clients.pop(key).client.close()
+        surplus = idle[: max(0, len(idle) - MAX_IDLE_CLIENTS)]
+        for pooled in [self._clients.pop(key) for key in surplus]:
+            await pooled.client.close()

@@ -28,7 +28,8 @@ MAX_SHOWN: Final = 200
 
 _UNSPEAKABLE: Final = re.compile(r"[^ -~]+")
 _QUOTED_REQUEST: Final = re.compile(r"\s*\S*\s*string to sign.*", re.IGNORECASE | re.DOTALL)
-_KEY_CODES: Final = ("InvalidAccessKeyId", "InvalidSecurityToken", "SignatureDoesNotMatch")
+_KEY_CODES: Final = ("AccessKey", "SecurityToken", "SignatureDoesNotMatch")
+"""Parts of the codes that refuse who asks, not what is asked."""
 
 
 def refusal(*, status: int, code: str, message: str, request_id: str) -> GuestError:
@@ -48,10 +49,10 @@ def refusal(*, status: int, code: str, message: str, request_id: str) -> GuestEr
     )
     if code in TRANSIENT_CODES or code.startswith("Throttling") or status in TRANSIENT_STATUSES:
         return UnavailableError(text)
+    if status == 401 or any(part in code for part in _KEY_CODES):
+        return UnauthenticatedError(text)
     if status == 404 or code.endswith("NotFound"):
         return NotFoundError(text)
-    if status == 401 or code.startswith(_KEY_CODES):
-        return UnauthenticatedError(text)
     if status == 403:
         return DeniedError(text)
     if 400 <= status < 500:

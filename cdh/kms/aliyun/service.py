@@ -56,7 +56,7 @@ class AliyunKms:
         try:
             return cls(site, parse_settings(settings))
         except DecodeError as error:
-            raise InvalidInputError(f"Aliyun KMS error: {error}") from error
+            raise InvalidInputError(f"Aliyun KMS error: {error}") from error.__cause__
 
     async def decrypt(
         self, ciphertext: bytes, key_id: str, annotations: Mapping[str, object], deadline: Deadline
@@ -112,7 +112,7 @@ class AliyunSealer:
         try:
             instance_id = verify_id(str(flags["kms_instance_id"]), "kms_instance_id")
         except DecodeError as error:
-            raise InvalidInputError(f"Aliyun KMS error: {error}") from error
+            raise InvalidInputError(f"Aliyun KMS error: {error}") from error.__cause__
         document, password, authority = (
             read_given(Path(str(flags[name])), MAX_FILE_LENGTH)
             for name in ("client_key_file_path", "password_file_path", "cert_path")
@@ -156,6 +156,6 @@ async def _worded(call: Callable[[], Awaitable[T]]) -> T:
     try:
         return await call()
     except DecodeError as error:
-        raise InvalidInputError(f"Aliyun KMS error: {error}") from error
+        raise InvalidInputError(f"Aliyun KMS error: {error}") from error.__cause__
     except GuestError as error:
-        raise retold(error, f"Aliyun KMS error: {error}") from error
+        raise retold(error, f"Aliyun KMS error: {error}") from error.__cause__

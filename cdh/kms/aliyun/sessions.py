@@ -158,7 +158,8 @@ async def assume_role(site: KmsSite, request: ApiRequest, deadline: Deadline) ->
     Raises:
         GuestError: the service cannot be reached, or refused.
     """
-    async with site.http(deadline) as http:
+    roots = site.config.kms.aliyun.extra_root_certificates
+    async with site.http(deadline, roots=roots) as http:
 
         async def attempt() -> AccessKey:
             answer = await http.request(

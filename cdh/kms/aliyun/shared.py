@@ -211,7 +211,8 @@ class SharedGateway:
     async def _get_secret(
         self, region_id: str, key: AccessKey, name: str, version: SecretVersion, deadline: Deadline
     ) -> Secret:
-        async with self._site.http(deadline) as http:
+        roots = self._site.config.kms.aliyun.extra_root_certificates
+        async with self._site.http(deadline, roots=roots) as http:
             limit = deadline.within(CALL_SECONDS)
 
             async def attempt() -> Secret:

@@ -180,3 +180,25 @@ def test_a_file_s_own_values_beat_their_variables_where_the_specification_says_s
     config = rules(TOML, KBS_CERT="OTHER", SKIP_SEALED_SECRET_VERIFICATION="false")
     assert config.kbc.kbs_cert == "PEM"
     assert config.skip_sealed_secret_verification
+
+
+def test_the_variables_of_a_kms_fill_what_the_file_leaves_out_and_its_directory_rules() -> None:
+    variables = {
+        "ALIYUN_IN_GUEST_KEY_PATH": "/keys",
+        "ALIBABA_CLOUD_ROLE_ARN": "role",
+        "ALIBABA_CLOUD_OIDC_PROVIDER_ARN": "provider",
+        "ALIBABA_CLOUD_OIDC_TOKEN_FILE": "/token",
+        "ALIBABA_CLOUD_ROLE_SESSION_NAME": "pod",
+    }
+    found = rules(SMALLEST, **variables).kms.aliyun
+    assert found.in_guest_key_path == "/keys"
+    assert (found.role_arn, found.oidc_provider_arn) == ("role", "provider")
+    assert (found.oidc_token_file, found.role_session_name) == ("/token", "pod")
+    own = f'{SMALLEST}\n[kms.aliyun]\nrole_arn = "own"\nin_guest_key_path = "/own"\n'
+    found = rules(own, **variables).kms.aliyun
+    assert (found.in_guest_key_path, found.role_arn) == ("/keys", "own")
+    assert rules(own).kms.aliyun.in_guest_key_path == "/own"
+    defaults = rules(SMALLEST).kms.aliyun
+    assert defaults.in_guest_key_path is None
+    assert defaults.metadata_url == "http://100.100.100.200"
+    assert defaults.token_root == "/run/confidential-containers"

@@ -22,10 +22,19 @@ def test_a_key_under_rc2_and_triple_des_signs_as_openssl_does() -> None:
     assert encode_base64(key.sign(LEGACY["signed"].encode())) == LEGACY["signature"]
 
 
-def test_a_password_in_json_opens_the_key_too() -> None:
+@pytest.mark.spec("confidential-data-hub", 40)
+def test_a_password_as_plain_text_and_as_json_opens_the_same_key() -> None:
     given = VECTORS["client_key"]
-    password = json.dumps({"ClientKeyPassword": given["password"]}).encode()
-    assert open_client_key(Secret(given["document"].encode()), Secret(password)).sign(b"x")
+    plain = given["password"].encode()
+    signatures = set()
+    for password in (
+        plain,
+        plain + b" \r\n",
+        json.dumps({"ClientKeyPassword": given["password"]}).encode(),
+    ):
+        key = open_client_key(Secret(given["document"].encode()), Secret(password))
+        signatures.add(key.sign(b"x"))
+    assert len(signatures) == 1
 
 
 def test_another_password_and_other_bytes_are_refused_without_being_told() -> None:

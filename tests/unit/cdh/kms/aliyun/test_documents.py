@@ -38,7 +38,6 @@ def test_a_client_key_file_has_an_id_and_pkcs12() -> None:
             documents.decode_client_key(wrong)
 
 
-@pytest.mark.spec("confidential-data-hub", 40)
 @pytest.mark.parametrize(
     ("data", "password"),
     [

@@ -117,7 +117,7 @@ def test_a_proxys_error_page_is_told_with_status_and_beginning() -> None:
 
 def test_an_answer_without_what_was_asked_for_is_none() -> None:
     for decode in (instance.decode_plaintext, instance.decode_secret, instance.decode_ciphertext):
-        for body in (b"", dkms_pb2.DecryptResponse(RequestId="r").SerializeToString()):
+        for body in (b"", dkms_pb2.DecryptResponse(PaddingMode="r").SerializeToString()):
             with pytest.raises(PeerError):
                 decode(200, body)
 
