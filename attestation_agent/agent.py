@@ -31,7 +31,9 @@ class Measured(Enum):
 class EventJournal(Protocol):
     """Extends registers and records why, one event at a time."""
 
-    async def append(self, domain: str, operation: str, content: str, register: int | None) -> None:
+    async def append(
+        self, domain: str, operation: str, content: str, register: int | None, deadline: Deadline
+    ) -> None:
         """Extend the register (None: the configured one) and write the entry."""
         ...
 
@@ -104,7 +106,7 @@ class Agent:
         return await self._tokens.fetch(kind, deadline)
 
     async def extend(
-        self, domain: str, operation: str, content: str, register: int | None
+        self, domain: str, operation: str, content: str, register: int | None, deadline: Deadline
     ) -> Measured:
         """Record an event, where the log is enabled and the TEE can measure.
 
@@ -113,6 +115,7 @@ class Agent:
             operation: what happened; no white space.
             content: about what; no line ends.
             register: which one to extend; None is the configured one, 0 is a register.
+            deadline: when it must have begun; once begun it is ended.
 
         Raises:
             InvalidInputError: the event would not be one line of three fields, or is too long.
@@ -123,7 +126,7 @@ class Agent:
         if self._journal is None:
             return Measured.NOT_SUPPORTED
         _verify_event(domain, operation, content)
-        await self._journal.append(domain, operation, content, register)
+        await self._journal.append(domain, operation, content, register, deadline)
         return Measured.DONE
 
     async def bind_init_data(self, digest: bytes, deadline: Deadline) -> bool:

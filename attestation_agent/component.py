@@ -6,7 +6,8 @@ Source: docs/spec/attestation-agent.md 1.6 and 1.7.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from dataclasses import replace
+from typing import Final, Protocol
 
 from attestation_agent.agent import Agent, EventJournal
 from attestation_agent.attesters import detect, detect_devices
@@ -17,7 +18,7 @@ from attestation_agent.launch import LaunchData
 from attestation_agent.rpc import AgentEdge
 from attestation_agent.tokens import TokenSetup, TokenTable
 from guest.deadline import Deadline
-from guest.errors import GuestError, PlatformError, UnsupportedError
+from guest.errors import GuestError, PlatformError
 from guest.proxies import Proxies
 from guest.rpc.method import Routes
 from guest.rpc.server import Server
@@ -33,6 +34,18 @@ MISMATCH: Final = (
 
 OpenServer = Callable[[Routes], Server]
 """Makes the server of the routes; it is bound, published and drained here."""
+
+
+class _KeptJournal(EventJournal, Protocol):
+    """An event journal that has a beginning and an end."""
+
+    async def open(self) -> None:
+        """Make the files, and end what a crash cut short."""
+        ...
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        ...
 
 
 class AttestationAgent:
@@ -70,6 +83,8 @@ class AttestationAgent:
         """
         self._launch = launch or LaunchData()
         self._grpc = grpc
+        tdx = config.attester.tdx
+        hints = replace(hints, quote=tdx.quote, quoting_service=tdx.quoting_service)
         try:
             sample_chosen = config.attester.tee is ChosenTee.SAMPLE
             primary = detect(hints, sample_chosen=sample_chosen)
@@ -84,11 +99,12 @@ class AttestationAgent:
                 proxies=proxies or Proxies(),
             )
         )
+        self._journal = _open_journal(config, primary, hints)
         self._agent = Agent(
             collector,
             self._tokens,
             is_event_log_enabled=config.eventlog_config.enable_eventlog,
-            journal=_open_journal(config, primary),
+            journal=self._journal,
         )
         edge = AgentEdge(self._agent, grpc=grpc, exact_status=config.rpc.exact_status)
         self.routes: Final = edge.routes()
@@ -104,6 +120,7 @@ class AttestationAgent:
         """
         try:
             await self._bind_init_data()
+            await self._open_event_log()
             try:
                 await self._server.bind()
                 await self._server.publish()
@@ -115,6 +132,8 @@ class AttestationAgent:
             await stop.wait()
         finally:
             await self._server.drain()
+            if self._journal is not None:
+                await self._journal.close()
             await self._tokens.close()
 
     async def _bind_init_data(self) -> None:
@@ -126,12 +145,27 @@ class AttestationAgent:
         except GuestError as error:
             raise PlatformError(MISMATCH) from error
 
+    async def _open_event_log(self) -> None:
+        if self._journal is None:
+            return
+        try:
+            await self._journal.open()
+        except GuestError as error:
+            raise PlatformError("init AA") from error
 
-def _open_journal(config: AaConfig, primary: Attester) -> EventJournal | None:
-    """The event log, where it is enabled and the TEE can measure: of no attester yet."""
+
+def _open_journal(config: AaConfig, primary: Attester, hints: TeeHints) -> _KeptJournal | None:
+    """The event log, where it is enabled and the TEE can measure."""
     if not config.eventlog_config.enable_eventlog:
         return None
     if primary.registers is None:
         log.warning("no event log: the TEE cannot measure", extra={"tee": primary.tee.value})
         return None
-    raise UnsupportedError("init AA: the event log is not supported by this version")
+    from attestation_agent.eventlog.files import DIRECTORY, LogFiles
+    from attestation_agent.eventlog.journal import Journal
+
+    return Journal(
+        primary.registers,
+        LogFiles(hints.at(DIRECTORY)),
+        default_register=config.eventlog_config.init_pcr,
+    )

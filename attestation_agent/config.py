@@ -9,12 +9,14 @@ from typing import Final
 
 import msgspec
 
+from attestation_agent.attesters.base import QuoteChoice
 from guest.cmdline import CommandLine, find_kbc_params
 from guest.config import RpcConfig
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
-from guest.errors import DecodeError
+from guest.errors import DecodeError, InvalidInputError
 from guest.log import LogConfig
 from guest.metrics import MetricsConfig
+from guest.rpc.address import TcpAddress, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +91,41 @@ class ChosenTee(StrEnum):
     SAMPLE = "sample"
 
 
+class TdxConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[attester.tdx]`.
+
+    Attributes:
+        quote: where quotes come from: `auto` is the first of `configfs`, `vsock` and `ioctl` that
+            the guest has; `vsock` is the fastest.
+        quoting_service: `vsock://<cid>:<port>` (or, for tests, `unix://<path>`) of the quoting
+            service; without it the port in `/etc/tdx-attest.conf`, on the host.
+    """
+
+    quote: QuoteChoice = QuoteChoice.AUTO
+    quoting_service: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.quoting_service is None:
+            return
+        try:
+            address = parse_address(self.quoting_service)
+        except InvalidInputError as error:
+            raise ValueError(f"quoting_service: {error}") from error
+        if isinstance(address, TcpAddress):
+            raise ValueError("quoting_service is neither vsock:// nor unix://")
+
+
 class AttesterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`[attester]`.
 
     Attributes:
         tee: `sample` chooses the sample attester where only a TPM would be found; refused where
             the guest has a TEE.
+        tdx: what only a TDX guest looks at.
     """
 
     tee: ChosenTee | None = None
+    tdx: TdxConfig = TdxConfig()
 
 
 class AaConfig(msgspec.Struct, frozen=True, kw_only=True):

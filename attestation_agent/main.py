@@ -170,6 +170,7 @@ def read_hints(environment: Mapping[str, str]) -> TeeHints:
         sample_device="ENABLE_SAMPLE_DEVICE" in environment,
         tpm_device=environment.get("AA_TPM_DEVICE"),
         tpm_ak_handle=environment.get("AA_TPM_AK_HANDLE"),
+        event_log_path=environment.get("AAEL_PATH"),
     )
 
 

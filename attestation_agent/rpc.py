@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation_agent.agent import Agent, Measured
+from attestation_agent.turn import on_behalf_of
 from guest.errors import GuestError
 from guest.protos import aa_pb2, methods
 from guest.rpc.method import CallContext, Routes
@@ -95,7 +96,7 @@ class AgentEdge:
     async def _get_evidence(
         self, request: aa_pb2.GetEvidenceRequest, context: CallContext
     ) -> aa_pb2.GetEvidenceResponse:
-        with self._failing(self._texts.evidence):
+        with self._failing(self._texts.evidence), on_behalf_of(context.connection):
             deadline = context.deadline.for_inner_call()
             content = await self._agent.evidence(request.RuntimeData, deadline)
         return aa_pb2.GetEvidenceResponse(Evidence=content)
@@ -103,7 +104,7 @@ class AgentEdge:
     async def _get_additional_evidence(
         self, request: aa_pb2.GetAdditionalEvidenceRequest, context: CallContext
     ) -> aa_pb2.GetEvidenceResponse:
-        with self._failing(self._texts.additional_evidence):
+        with self._failing(self._texts.additional_evidence), on_behalf_of(context.connection):
             deadline = context.deadline.for_inner_call()
             content = await self._agent.additional_evidence(request.RuntimeData, deadline)
         return aa_pb2.GetEvidenceResponse(Evidence=content)
@@ -111,7 +112,7 @@ class AgentEdge:
     async def _get_token(
         self, request: aa_pb2.GetTokenRequest, context: CallContext
     ) -> aa_pb2.GetTokenResponse:
-        with self._failing(self._texts.token):
+        with self._failing(self._texts.token), on_behalf_of(context.connection):
             deadline = context.deadline.for_inner_call()
             token = await self._agent.token(request.TokenType, deadline)
         with token:
@@ -123,7 +124,11 @@ class AgentEdge:
         register = request.RegisterIndex if request.HasField("RegisterIndex") else None
         with self._failing(self._texts.extend):
             measured = await self._agent.extend(
-                request.Domain, request.Operation, request.Content, register
+                request.Domain,
+                request.Operation,
+                request.Content,
+                register,
+                context.deadline.for_inner_call(),
             )
         return aa_pb2.ExtendRuntimeMeasurementResponse(Result=_RESULTS[measured])
 

@@ -13,6 +13,8 @@ from typing import Final
 
 from attestation_agent.attesters.base import Attester, TeeHints
 from attestation_agent.hardware import device, tpm, tsm
+from attestation_agent.hardware.kernel import KERNEL
+from attestation_agent.hardware.steps import Steps
 from guest.errors import PlatformError, UnsupportedError
 from guest.tee import Tee
 
@@ -90,9 +92,20 @@ def _node(path: str) -> Callable[[TeeHints], bool]:
 
 
 def _has_tdx(hints: TeeHints) -> bool:
-    if device.exists(hints.at("/dev/tdx_guest")):
+    if any(_exists(hints, node) for node in device.TDX_NODES):
         return True
-    return tsm.find_provider(hints.at(tsm.REPORTS)) == "tdx_guest"
+    return _report_provider(hints) == "tdx_guest"
+
+
+def _exists(hints: TeeHints, path: str) -> bool:
+    if hints.kernel is None:
+        return device.exists(hints.at(path))
+    with Steps().at(hints.at(path), "stat"):
+        return hints.kernel.exists(hints.at(path))
+
+
+def _report_provider(hints: TeeHints) -> str | None:
+    return tsm.find_provider(hints.at(tsm.REPORTS), hints.kernel or KERNEL)
 
 
 def _has_sgx(hints: TeeHints) -> bool:
@@ -114,9 +127,7 @@ def _has_paravisor(hints: TeeHints) -> bool:
 
 
 def _has_cca(hints: TeeHints) -> bool:
-    return hints.machine == "aarch64" and tsm.find_provider(hints.at(tsm.REPORTS)) == (
-        "arm_cca_guest"
-    )
+    return hints.machine == "aarch64" and _report_provider(hints) == "arm_cca_guest"
 
 
 def _has_se(hints: TeeHints) -> bool:
@@ -139,6 +150,12 @@ def _has_tpm(hints: TeeHints) -> bool:
     return _find_tpm(hints) is not None
 
 
+def _open_tdx(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.tdx import open_tdx
+
+    return open_tdx(hints)
+
+
 def _open_sample(hints: TeeHints) -> Attester:
     from attestation_agent.attesters.sample import SampleAttester
 
@@ -152,7 +169,7 @@ def _open_sample_device(hints: TeeHints) -> Attester:
 
 
 ATTESTERS: Final = (
-    AttesterEntry(Tee.TDX, present=_has_tdx, open=None),
+    AttesterEntry(Tee.TDX, present=_has_tdx, open=_open_tdx),
     AttesterEntry(Tee.SGX, present=_has_sgx, open=None),
     AttesterEntry(Tee.AZ_TDX_VTPM, present=_has_paravisor, open=None),
     AttesterEntry(Tee.AZ_SNP_VTPM, present=_has_paravisor, open=None),

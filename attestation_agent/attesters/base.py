@@ -4,11 +4,22 @@ Source: docs/spec/attesters.md 1.1 and 1.2.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
+from attestation_agent.hardware.calls import KernelCalls
 from guest.crypto.digest import HashAlgorithm
 from guest.deadline import Deadline
 from guest.tee import Tee
+
+
+class QuoteChoice(StrEnum):
+    """Which source of TD quotes is used."""
+
+    AUTO = "auto"
+    CONFIGFS = "configfs"
+    VSOCK = "vsock"
+    IOCTL = "ioctl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +33,10 @@ class TeeHints:
         sample_device: `ENABLE_SAMPLE_DEVICE` is set, even if empty.
         tpm_device: `AA_TPM_DEVICE`.
         tpm_ak_handle: `AA_TPM_AK_HANDLE`.
+        event_log_path: `AAEL_PATH`, from where evidence reads the event log.
+        quote: which source of TD quotes is used; `AUTO` is the first that there is.
+        quoting_service: address of the quoting service; None is what the system's file says.
+        kernel: whose interfaces the hardware's are; None is this machine's.
     """
 
     root: str = "/"
@@ -30,14 +45,39 @@ class TeeHints:
     sample_device: bool = False
     tpm_device: str | None = None
     tpm_ak_handle: str | None = None
+    event_log_path: str | None = None
+    quote: QuoteChoice = QuoteChoice.AUTO
+    quoting_service: str | None = None
+    kernel: KernelCalls | None = None
 
     def at(self, path: str) -> str:
         """An absolute path of the system, below `root`."""
         return f"{self.root.rstrip('/')}/{path.lstrip('/')}"
 
 
+class TakesTurns(Protocol):
+    """What only one may have at a time, first come first served."""
+
+    async def take(self, deadline: Deadline) -> None:
+        """Wait for it; whoever returns from here must give it back.
+
+        Raises:
+            DeadlineError: it did not become free in time.
+        """
+        ...
+
+    def give_back(self) -> None:
+        """Let the next one have it."""
+        ...
+
+
 class MeasurementRegisters(Protocol):
     """The runtime measurement registers of a TEE."""
+
+    @property
+    def turns(self) -> TakesTurns:
+        """Held over every change, and over evidence with the log that explains it."""
+        ...
 
     @property
     def algorithm(self) -> HashAlgorithm:

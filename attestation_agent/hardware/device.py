@@ -11,6 +11,9 @@ from typing import Final
 
 from guest.errors import PlatformError
 
+TDX_NODES: Final = ("/dev/tdx_guest", "/dev/tdx-guest", "/dev/tdx-attest")
+"""The TDX guest device: its name in mainline kernels, then those of older stacks."""
+
 MAX_TEXT_BYTES: Final = 4096
 """Longest kernel attribute that is read, in bytes."""
 

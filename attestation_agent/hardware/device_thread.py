@@ -89,7 +89,9 @@ class DeviceThread:
             async with deadline.limit(f"the {self._name}"):
                 return await job.outcome
         except DeadlineError as error:
-            if not job.has_begun or job.outcome.done():
+            if not job.outcome.cancelled():
+                return job.outcome.result()  # it came in the same moment
+            if not job.has_begun:
                 raise
             text = f"{job.steps.current}: ETIMEDOUT (no answer within the deadline)"
             raise PlatformError(text) from error

@@ -12,7 +12,8 @@ from guest.errors import DeadlineError, PlatformError
 
 def platform_error(path: str, step: str, error: OSError) -> PlatformError:
     """A failure of the kernel that names path, step and errno."""
-    number = error.errno or errno.EIO
+    late = errno.ETIMEDOUT if isinstance(error, TimeoutError) else errno.EIO
+    number = error.errno or late
     name = errno.errorcode.get(number, str(number))
     return PlatformError(f"{path}: {step}: {name} ({os.strerror(number)})")
 

@@ -213,7 +213,7 @@ def _make_instance(root: str, kernel: KernelCalls, steps: Steps, numbers: Iterat
             kernel.make_directory(path)
         except OSError as error:
             if error.errno == NO_PROVIDER:
-                raise UnsupportedError(f"{path}: mkdir: ENXIO (no provider is loaded)") from error
+                raise UnsupportedError(f"{root}: mkdir: ENXIO (no provider is loaded)") from error
             if error.errno in NAME_TAKEN:
                 continue
             raise platform_error(path, "mkdir", error) from error

@@ -11,7 +11,7 @@ from typing import Final
 from attestation_agent.hardware.steps import Steps
 from attestation_agent.reports import qgs
 from guest.deadline import Deadline
-from guest.errors import DeadlineError, DecodeError, PlatformError
+from guest.errors import DecodeError, PlatformError
 from guest.rpc.address import Address, UnixAddress, VsockAddress
 
 CONNECT_SECONDS: Final = 5.0
@@ -38,18 +38,16 @@ class QuotingService:
             connection = self._open()
         with connection:
             with steps.at(where, "connect"):
-                connection.settimeout(_left(connecting, where))
+                connection.settimeout(_left(connecting))
                 connection.connect(self._target())
             answering = deadline.within(ANSWER_SECONDS)
             with steps.at(where, "send"):
-                connection.settimeout(_left(answering, where))
+                connection.settimeout(_left(answering))
                 connection.sendall(qgs.encode_request(td_report))
             try:
                 header = _receive(connection, qgs.FRAME_HEADER_BYTES, where, steps, answering)
                 length = qgs.decode_length(header)
-                return qgs.decode_response(
-                    _receive(connection, length, where, steps, answering)
-                )
+                return qgs.decode_response(_receive(connection, length, where, steps, answering))
             except DecodeError as error:
                 raise PlatformError(f"{where}: receive: EBADMSG ({error})") from error
 
@@ -66,11 +64,11 @@ class QuotingService:
         return (self._address.cid, self._address.port)
 
 
-def _left(deadline: Deadline, where: str) -> float:
+def _left(deadline: Deadline) -> float:
     """Seconds for a socket's next call; never the zero that would mean `do not wait`."""
     left = deadline.remaining()
     if left <= 0:
-        raise DeadlineError(f"no time left for {where}")
+        raise TimeoutError
     return left
 
 
@@ -80,7 +78,7 @@ def _receive(
     data = bytearray()
     with steps.at(where, "receive"):
         while len(data) < length:
-            connection.settimeout(_left(deadline, where))
+            connection.settimeout(_left(deadline))
             chunk = connection.recv(min(length - len(data), 64 * 1024))
             if not chunk:
                 raise PlatformError(

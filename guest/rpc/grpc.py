@@ -194,6 +194,7 @@ def _call_context(bound: Bound[Message, Message], context: Any) -> CallContext:
             if isinstance(value, str) and not key.startswith(_OF_TRANSPORT)
         ),
         peer=str(context.peer()),
+        connection=str(context.peer()),
     )
 
 

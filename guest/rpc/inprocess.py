@@ -103,6 +103,7 @@ class InProcessChannel:
             deadline=deadline if asked.timeout else bound.method.deadline(None),
             metadata=asked.metadata,
             peer=ADDRESS,
+            connection=id(self),
         )
         self._waiting.add(answer)
         call = self._calls.start(bound, message, context, reply, give_back)

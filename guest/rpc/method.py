@@ -6,7 +6,7 @@ A `Method` is one typed value that client, server and every transport share. Cod
 Source: docs/spec/ttrpc.md 6, docs/spec/protos.md.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, Protocol, TypeVar, cast
@@ -82,11 +82,14 @@ class CallContext:
         deadline: when the answer must be out.
         metadata: what the caller sent along.
         peer: who called, for the log: `uid=0 pid=42`, an address, or `in-process`.
+        connection: equal for calls of one connection, to share something scarce among them; None
+            where that is not known.
     """
 
     deadline: Deadline
     metadata: Metadata = ()
     peer: str = "in-process"
+    connection: Hashable = None
 
 
 Handler = Callable[[Q, CallContext], Awaitable[R]]

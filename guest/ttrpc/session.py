@@ -256,6 +256,7 @@ class Session(asyncio.BufferedProtocol):
             deadline=bound.method.deadline(asked.timeout),
             metadata=asked.metadata,
             peer=self.peer,
+            connection=id(self),
         )
 
         def reply(outcome: Outcome) -> None:

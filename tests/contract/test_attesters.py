@@ -1,15 +1,41 @@
 """Every attester of the tables gives the evidence of its vectors, and keeps to the contract."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 import pytest
 
 from attestation_agent.attesters import ATTESTERS, DEVICES, AttesterEntry
 from attestation_agent.attesters.base import TeeHints
+from attestation_agent.eventlog.files import DIRECTORY, LOG_NAME
 from guest.deadline import Deadline
 from guest.tee import Tee
+from support.tdx_world import hints_of, make_guest
+
+Vector = dict[str, Any]
+
+
+def _bare_machine(root: Path, vector: Vector) -> TeeHints:
+    return TeeHints(root=str(root))
+
+
+def _tdx_machine(root: Path, vector: Vector) -> TeeHints:
+    """A TDX guest whose hardware gives the vector's quote and logs."""
+    guest = make_guest(root, transform=lambda _: bytes.fromhex(vector["quote"]))
+    if vector["ccel"] is not None:
+        guest.ccel = bytes.fromhex(vector["ccel"]).ljust(65536, b"\xff")
+    if vector["aael"] is not None:
+        log = root / DIRECTORY.lstrip("/") / LOG_NAME
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(bytes.fromhex(vector["aael"]))
+    return hints_of(guest)
+
+
+MACHINES: Final[dict[Tee, Callable[[Path, Vector], TeeHints]]] = {Tee.TDX: _tdx_machine}
+"""TEE to the machine of a vector; the others have no hardware."""
 
 BUILT = [entry for entry in (*ATTESTERS, *DEVICES) if entry.open is not None]
 
@@ -22,13 +48,14 @@ def test_the_tables_name_each_tee_once_and_end_in_the_sample() -> None:
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.tee.value)
 async def test_an_attester_gives_the_evidence_of_its_vectors(
-    entry: AttesterEntry, vectors: Path
+    entry: AttesterEntry, vectors: Path, short_tmp: Path
 ) -> None:
     folder = json.loads((vectors / "attesters" / f"{entry.tee}.json").read_text())
     assert entry.open is not None
-    attester = entry.open(TeeHints())
-    assert attester.tee is entry.tee
-    for vector in folder["vectors"]:
+    for number, vector in enumerate(folder["vectors"]):
+        make = MACHINES.get(entry.tee, _bare_machine)
+        attester = entry.open(make(short_tmp / str(number), vector))
+        assert attester.tee is entry.tee
         data = bytes.fromhex(vector["report_data"])
         evidence = await attester.evidence(data, Deadline.after(10))
         assert json.loads(msgspec.json.encode(evidence)) == vector["evidence"]

@@ -29,7 +29,9 @@ class Journal:
     def __init__(self) -> None:
         self.events: list[tuple[str, str, str, int | None]] = []
 
-    async def append(self, domain: str, operation: str, content: str, register: int | None) -> None:
+    async def append(
+        self, domain: str, operation: str, content: str, register: int | None, deadline: Deadline
+    ) -> None:
         self.events.append((domain, operation, content, register))
 
 
@@ -68,16 +70,16 @@ def agent_of(
 async def test_disabled_is_told_before_unsupported_and_both_before_a_wrong_event() -> None:
     journal = Journal()
     disabled = agent_of(enabled=False, journal=journal)
-    assert await disabled.extend("", "", "\n", None) is Measured.NOT_ENABLED
-    assert await agent_of().extend("", "", "\n", None) is Measured.NOT_SUPPORTED
+    assert await disabled.extend("", "", "\n", None, soon()) is Measured.NOT_ENABLED
+    assert await agent_of().extend("", "", "\n", None, soon()) is Measured.NOT_SUPPORTED
     assert journal.events == []
 
 
 async def test_an_event_reaches_the_journal_with_its_register() -> None:
     journal = Journal()
     agent = agent_of(journal=journal)
-    assert await agent.extend("d", "o", "c c", None) is Measured.DONE
-    assert await agent.extend("d", "o", "", 0) is Measured.DONE
+    assert await agent.extend("d", "o", "c c", None, soon()) is Measured.DONE
+    assert await agent.extend("d", "o", "", 0, soon()) is Measured.DONE
     assert journal.events == [("d", "o", "c c", None), ("d", "o", "", 0)]
 
 
@@ -92,7 +94,7 @@ async def test_a_domain_or_operation_that_would_shift_fields_is_refused(
 ) -> None:
     journal = Journal()
     with pytest.raises(InvalidInputError):
-        await agent_of(journal=journal).extend(domain, operation, "c", None)
+        await agent_of(journal=journal).extend(domain, operation, "c", None, soon())
     assert journal.events == []
 
 
@@ -100,16 +102,16 @@ async def test_a_domain_or_operation_that_would_shift_fields_is_refused(
 async def test_content_with_a_line_end_is_refused(content: str) -> None:
     journal = Journal()
     with pytest.raises(InvalidInputError, match=r"^content contains newline$"):
-        await agent_of(journal=journal).extend("d", "o", content, None)
+        await agent_of(journal=journal).extend("d", "o", content, None, soon())
     assert journal.events == []
 
 
 async def test_an_event_longer_than_64_kib_is_refused() -> None:
     journal = Journal()
     agent = agent_of(journal=journal)
-    await agent.extend("d", "o", "x" * (64 * 1024 - 2), None)
+    await agent.extend("d", "o", "x" * (64 * 1024 - 2), None, soon())
     with pytest.raises(InvalidInputError, match="at most 65536"):
-        await agent.extend("d", "o", "\u00e9" * (32 * 1024), None)
+        await agent.extend("d", "o", "\u00e9" * (32 * 1024), None, soon())
     assert len(journal.events) == 1
 
 

@@ -71,7 +71,7 @@ def test_help_and_version_are_told_on_standard_output() -> None:
     done = run_agent("--version")
     first, second, third = done.stdout.splitlines()
     assert (done.returncode, first.split()[0]) == (0, "attestation-agent")
-    assert second == "supported attesters: sample, sampledevice"
+    assert second == "supported attesters: tdx, sample, sampledevice"
     assert third.startswith("token plugins: KBS")
     assert run_agent("-V").stdout == done.stdout
     helped = run_agent("-h")

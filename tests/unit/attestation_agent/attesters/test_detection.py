@@ -128,4 +128,4 @@ def test_the_device_is_there_when_the_variable_is_even_if_empty(short_tmp: Path)
 
 
 def test_only_what_has_an_attester_is_called_supported() -> None:
-    assert available() == (Tee.SAMPLE, Tee.SAMPLE_DEVICE)
+    assert available() == (Tee.TDX, Tee.SAMPLE, Tee.SAMPLE_DEVICE)
