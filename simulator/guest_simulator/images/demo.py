@@ -17,9 +17,18 @@ FILE_LIMIT: Final = 512 * 1024
 LONG_NAME: Final = "a-name-longer-than-the-hundred-bytes-of-a-ustar-header-" + "x" * 120
 
 
-def source_directory() -> Path:
-    """Where there are surely thousands of real files: Python's own library."""
-    return Path(sysconfig.get_path("stdlib") or sys.prefix)
+def source_directories() -> tuple[Path, ...]:
+    """Where there are thousands of real files: Python's own library, and what is installed."""
+    return tuple(Path(sysconfig.get_path(name) or sys.prefix) for name in ("stdlib", "purelib"))
+
+
+def _real_files(sources: tuple[Path, ...], limit: int) -> Iterator[Entry]:
+    left = limit
+    for number, source in enumerate(sources):
+        prefix = f"usr/lib/real/{number}" if len(sources) > 1 else "usr/lib/real"
+        for entry in files_below(source, prefix, left):
+            left -= entry.kind is not Kind.DIRECTORY
+            yield entry
 
 
 def files_below(source: Path, prefix: str, limit: int) -> Iterator[Entry]:
@@ -112,16 +121,18 @@ def demo_layers(
     """Layers with one of everything, and thousands of real files between.
 
     Args:
-        source: where the real files come from; Python's library when None.
+        source: where the real files come from; Python's library and packages when None.
         files: how many at most.
         privileged: with `security.capability` xattrs.
     """
-    real = tuple(files_below(source or source_directory(), "usr/lib/real", files))
+    sources = source_directories() if source is None else (source,)
+    real = tuple(_real_files(sources, files))
     half = len(real) // 2
+    above = _directories("usr/lib/real") if len(sources) > 1 else ()
     return [
         Layer(entries=_base(privileged), compression=Compression.GZIP),
         Layer(
-            entries=(*_directories("usr", "usr/lib"), *real[:half]),
+            entries=(*_directories("usr", "usr/lib"), *above, *real[:half]),
             compression=Compression.ZSTD,
         ),
         Layer(entries=real[half:], compression=Compression.GZIP),
