@@ -5,7 +5,7 @@ Source: docs/spec/attestation-agent.md 1.6 and 1.7.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -113,20 +113,16 @@ class AttestationAgent:
         log.info("TEE detected", extra=extra)
 
     async def run(self, *, ready: Callable[[], None], stop: asyncio.Event) -> None:
-        """Bind the init data, appear, serve until `stop`, finish what is under way.
+        """Listen unseen, bind the init data, appear, serve until `stop`, finish what is under way.
 
         Raises:
             GuestError: the init data is not this guest's, or the address cannot be served.
         """
         try:
+            await self._serving(self._server.bind())
             await self._bind_init_data()
             await self._open_event_log()
-            try:
-                await self._server.bind()
-                await self._server.publish()
-            except GuestError as error:
-                kind = "grpc" if self._grpc else "ttrpc"
-                raise PlatformError(f"cannot bind attestation {kind} service") from error
+            await self._serving(self._server.publish())
             log.info("serving", extra={"address": self._server.address})
             ready()
             await stop.wait()
@@ -135,6 +131,13 @@ class AttestationAgent:
             if self._journal is not None:
                 await self._journal.close()
             await self._tokens.close()
+
+    async def _serving(self, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except GuestError as error:
+            kind = "grpc" if self._grpc else "ttrpc"
+            raise PlatformError(f"cannot bind attestation {kind} service") from error
 
     async def _bind_init_data(self) -> None:
         digest = self._launch.digest
