@@ -17,6 +17,7 @@ from image_pull.layers.pipeline import LayerPipeline
 from image_pull.layers.privileged import apply_privileged
 from image_pull.layers.record import LayerRecord
 from image_pull.manifest import GO_ARCHITECTURES
+from image_pull.observer import PullObserver, Unobserved
 from image_pull.ocicrypt.protocol import KeyUnwrapper
 from image_pull.puller import ImagePuller
 from image_pull.sources import ResourceFetcher, Sources
@@ -35,6 +36,7 @@ def build_puller(
     resources: ResourceFetcher,
     keys: KeyUnwrapper | None,
     private_keys: Sequence[Secret] = (),
+    observer: PullObserver = Unobserved(),  # noqa: B008  # has no state
 ) -> ImagePuller:
     """A puller that touches nothing before its first pull.
 
@@ -43,6 +45,7 @@ def build_puller(
         resources: answers for `kbs://`.
         keys: unwraps layer keys; None where there is no key provider.
         private_keys: PEM texts for JWE-wrapped layer keys.
+        observer: told of pulls, layers and the jail.
     """
     pool = ThreadPoolExecutor(max_workers=DISK_THREADS, thread_name_prefix="image-disk")
     compute = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="image-compute")
@@ -57,7 +60,10 @@ def build_puller(
             keys=Keys(unwrapper=keys, private_keys=tuple(private_keys)),
             pool=pool,
             compute=compute,
-            pipeline=LayerPipeline(pool=compute, max_bytes=config.max_unpacked_bytes),
+            pipeline=LayerPipeline(
+                pool=compute, max_bytes=config.max_unpacked_bytes, observer=observer
+            ),
+            observer=observer,
             finish=_finish,
             merge=merge_layers,
         ),
@@ -65,6 +71,7 @@ def build_puller(
         pool=pool,
         architecture=GO_ARCHITECTURES.get(machine, machine),
         user_of=user_of,
+        observer=observer,
     )
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from guest.crypto.digest import Digest
-from guest.deadline import Deadline
+from guest.deadline import Deadline, boot_seconds
 from guest.errors import GuestError, first_failure
+from guest.rpc.status import Code
 from guest.secret import Secret
 from guest.single_flight import SingleFlight
 from image_pull.layers.pipeline import LayerDescriptor
 from image_pull.layers.record import LayerRecord
+from image_pull.observer import LayerOutcome, PullObserver, Unobserved, code_after
 from image_pull.ocicrypt.cipher import LayerDecryptor
 from image_pull.ocicrypt.decrypt import layer_decryptor
 from image_pull.ocicrypt.protocol import KeyUnwrapper
@@ -66,6 +68,9 @@ class Keys:
 class Pipeline(Protocol):
     """What turns the bytes of a blob into a verified tree; see `LayerPipeline`."""
 
+    def start(self) -> None:
+        """Prepare for layers while something else is awaited."""
+
     async def unpack(
         self,
         chunks: AsyncIterator[bytes],
@@ -99,6 +104,7 @@ class LayerFetcher:
         keys: Keys,
         pool: ThreadPoolExecutor,
         finish: Finish | None,
+        observer: PullObserver = Unobserved(),  # noqa: B008  # has no state
     ) -> None:
         """Fetch into a store.
 
@@ -108,12 +114,14 @@ class LayerFetcher:
             keys: opens encrypted layers.
             pool: runs what blocks.
             finish: makes layers fit to be mounted; None where they are copied together.
+            observer: told of every layer.
         """
         self._layers = layers
         self._pipeline = pipeline
         self._keys = keys
         self._pool = pool
         self._finish = finish
+        self._observer = observer
         self._flights: SingleFlight[StoredLayer] = SingleFlight()
         self._watchers: dict[str, list[Progress]] = {}
 
@@ -183,6 +191,18 @@ class LayerFetcher:
         return job.stored[number]
 
     async def _obtain(self, job: "_Job", number: int) -> StoredLayer:
+        started = boot_seconds()
+        try:
+            stored, outcome = await self._find_or_bring(job, number)
+        except BaseException as error:
+            seconds = boot_seconds() - started
+            self._observer.layer_ended(LayerOutcome.FAILED, code_after(error), seconds, 0)
+            raise
+        unpacked = stored.record.tar_bytes if outcome is LayerOutcome.STORED else 0
+        self._observer.layer_ended(outcome, Code.OK, boot_seconds() - started, unpacked)
+        return stored
+
+    async def _find_or_bring(self, job: "_Job", number: int) -> tuple[StoredLayer, LayerOutcome]:
         layer = job.planned[number]
         digest = str(layer.descriptor.digest)
         key = LayerKey(
@@ -197,7 +217,7 @@ class LayerFetcher:
         found = await self._blocking(self._layers.find, key)
         if found is not None:
             self._tell(digest, "reused")
-            return found
+            return found, LayerOutcome.REUSED
         staged = await self._blocking(self._layers.stage)
         try:
             async with job.slots:
@@ -213,7 +233,7 @@ class LayerFetcher:
         finally:
             await self._blocking(self._layers.drop, staged)
         self._tell(digest, "stored")
-        return stored
+        return stored, LayerOutcome.STORED
 
     async def _decryptor(self, layer: PlannedLayer) -> LayerDecryptor | None:
         if not layer.encrypted:
@@ -258,6 +278,7 @@ class LayerFetcher:
             async with closed_after(client.blob(layer.descriptor, Deadline.unlimited())) as chunks:
                 async for chunk in chunks:
                     done += len(chunk)
+                    self._observer.bytes_received(len(chunk))
                     for watcher in self._watchers.get(digest, ()):
                         watcher.layer_bytes(digest, done, layer.descriptor.size)
                     yield chunk

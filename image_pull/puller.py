@@ -9,11 +9,11 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from guest.deadline import Deadline
+from guest.deadline import Deadline, boot_seconds
 from guest.errors import (
     ConfigError,
     DeadlineError,
@@ -23,10 +23,12 @@ from guest.errors import (
     LimitError,
     PlatformError,
 )
+from guest.rpc.status import Code
 from image_pull.config import ImageConfig
 from image_pull.image_config import ImageDocument, check_runs_here, parse_image_config
 from image_pull.layer_fetch import LayerFetcher, Progress, run_to_end
 from image_pull.manifest import MAX_DOCUMENT
+from image_pull.observer import PullObserver, Unobserved, code_after
 from image_pull.plan import PlannedLayer, plan_layers
 from image_pull.reference import ImageReference
 from image_pull.registry.auth import Credentials
@@ -35,6 +37,7 @@ from image_pull.registry.mirrors import PullTask, pull_tasks
 from image_pull.resolve import ResolvedManifest, resolve_manifest
 from image_pull.runtime_spec import User, runtime_spec
 from image_pull.settings import Settings
+from image_pull.signature.evaluation import Candidate
 from image_pull.store.bundle import Bundles
 from image_pull.wording import (
     BUNDLE,
@@ -107,6 +110,7 @@ class ImagePuller:
         pool: ThreadPoolExecutor,
         architecture: str,
         user_of: Callable[[Path, str], User],
+        observer: PullObserver = Unobserved(),  # noqa: B008  # has no state
     ) -> None:
         """Pull as `config` says; nothing is touched before the first pull.
 
@@ -117,6 +121,7 @@ class ImagePuller:
             pool: runs what blocks.
             architecture: Go's name of the guest's.
             user_of: numbers for the `User` of an image, looked up in its root file system.
+            observer: told of every pull.
         """
         self._config = config
         self._workshops = workshops
@@ -124,6 +129,7 @@ class ImagePuller:
         self._pool = pool
         self._architecture = architecture
         self._user_of = user_of
+        self._observer = observer
         self._busy: set[Path] = set()
 
     async def pull(
@@ -145,6 +151,18 @@ class ImagePuller:
             GuestError: it cannot be pulled; the text is what clients look for, without `[CDH]`.
                 Nothing is left at the mount point, and nothing half in the store.
         """
+        started, code = boot_seconds(), Code.OK
+        try:
+            return await self._pull(image, bundle, deadline, progress)
+        except BaseException as error:
+            code = code_after(error)
+            raise
+        finally:
+            self._observer.pull_ended(code, boot_seconds() - started)
+
+    async def _pull(
+        self, image: str, bundle: Path, deadline: Deadline, progress: Progress | None
+    ) -> str:
         try:
             reference = ImageReference.parse(image)
         except DecodeError as error:
@@ -208,9 +226,11 @@ class ImagePuller:
         client = self._client(task, workshop.settings)
         found = await self._resolve(client, request, task)
         gate = workshop.settings.gate
-        await gate.check(task.reference, found.digests, request.deadline)
+        candidate = Candidate(reference=task.reference, digests=found.digests, repository=client)
+        await gate.check(candidate, request.deadline)
         if self._config.evaluate_original_reference:
-            await gate.check(request.reference, found.digests, request.deadline)
+            original = replace(candidate, reference=request.reference)
+            await gate.check(original, request.deadline)
         document, planned = await self._plan(client, request, found)
         try:
             layers = await workshop.fetcher.fetch(

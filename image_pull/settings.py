@@ -1,13 +1,15 @@
-"""What the first pull reads: credentials, policy, registry rules. Kept only once all are good.
+"""What the first pull reads: credentials, policies, registry rules. Kept only once all are good.
 
 Source: docs/spec/image-pull.md, sections 1.2, 4, 5 and 9.1.
 """
 
+import asyncio
 import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -18,12 +20,18 @@ from image_pull.config import ImageConfig
 from image_pull.registry.auth import AuthFile
 from image_pull.registry.mirrors import check_rules
 from image_pull.registry.rules import MirrorTable, RegistriesTable, RegistryTable
+from image_pull.registry.transport import Transport
+from image_pull.signature.evaluation import Means
 from image_pull.signature.gate import PolicyGate
+from image_pull.signature.lookaside import Lookaside, further_configs
 from image_pull.signature.policy import Policy
+from image_pull.signature.sigstore_config import SigstoreConfig
 from image_pull.sources import Sources
 from image_pull.wording import CLIENT, explain, reworded
 
 log = logging.getLogger(__name__)
+
+VALIDATOR: Final = f"{CLIENT}Initialize signature validator failed: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +49,19 @@ class Settings:
     rules: RegistriesTable
 
 
-async def load_settings(config: ImageConfig, sources: Sources, deadline: Deadline) -> Settings:
+async def load_settings(
+    config: ImageConfig,
+    sources: Sources,
+    transport: Callable[[], Transport],
+    deadline: Deadline,
+) -> Settings:
     """Read everything that the configuration names.
+
+    Args:
+        config: the `[image]` table.
+        sources: gives what it names.
+        transport: asked for when a signature is to be fetched from the web.
+        deadline: for all of it.
 
     Raises:
         GuestError: something cannot be had or is malformed; the text is the peer's.
@@ -52,16 +71,19 @@ async def load_settings(config: ImageConfig, sources: Sources, deadline: Deadlin
         uri = config.authenticated_registry_credentials_uri
         with await _fetch(sources, uri, deadline) as data:
             auth = _auth(data)
+    lookaside = await _lookaside(config, sources, transport, deadline)
     policy = None
     if config.image_security_policy_uri is not None:
         with await _fetch(sources, config.image_security_policy_uri, deadline) as data:
             policy = _policy(data.reveal())
     elif config.image_security_policy is not None:
         policy = _policy(config.image_security_policy.encode())
-    has_sigstore = config.sigstore_config is not None or config.sigstore_config_uri is not None
     return Settings(
         auth=auth,
-        gate=PolicyGate(policy, has_sigstore_config=has_sigstore),
+        gate=PolicyGate(
+            policy,
+            Means(keys=sources, lookaside=lookaside, keys_end=config.refuse_expired_keys),
+        ),
         rules=await _rules(config, sources, deadline),
     )
 
@@ -83,14 +105,36 @@ def _auth(data: Secret) -> AuthFile:
         raise PlatformError(text) from None
 
 
+async def _lookaside(
+    config: ImageConfig,
+    sources: Sources,
+    transport: Callable[[], Transport],
+    deadline: Deadline,
+) -> Lookaside | None:
+    if config.sigstore_config_uri is not None:
+        with await _fetch(sources, config.sigstore_config_uri, deadline) as data:
+            text = data.reveal()
+    elif config.sigstore_config is not None:
+        text = config.sigstore_config.encode()
+    else:
+        return None
+    failed = f"{VALIDATOR}Invalid simple signing sigstore config"
+    try:
+        found = await asyncio.to_thread(SigstoreConfig.parse, text)
+        further = await asyncio.to_thread(further_configs, Path(config.work_dir))
+        failed = f"{VALIDATOR}Failed to update sigstore config"
+        for each in further:
+            found = found.merged(each)
+    except GuestError as error:
+        raise PlatformError(f"{failed}: {explain(error)}") from error
+    return Lookaside(found, transport)
+
+
 def _policy(data: bytes) -> Policy:
     try:
         return Policy.parse(data)
     except DecodeError as error:
-        raise PlatformError(
-            f"{CLIENT}Initialize signature validator failed: Invalid image policy file: "
-            f"{explain(error)}"
-        ) from error
+        raise PlatformError(f"{VALIDATOR}Invalid image policy file: {explain(error)}") from error
 
 
 async def _rules(config: ImageConfig, sources: Sources, deadline: Deadline) -> RegistriesTable:

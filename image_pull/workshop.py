@@ -16,6 +16,7 @@ from guest.http import HttpClient
 from guest.single_flight import SingleFlight
 from image_pull.config import ImageConfig
 from image_pull.layer_fetch import Finish, Keys, LayerFetcher, Pipeline, run_to_end
+from image_pull.observer import PullObserver, Unobserved
 from image_pull.puller import Workshop
 from image_pull.registry.auth import Credentials
 from image_pull.registry.client import RegistryClient
@@ -54,17 +55,25 @@ class RegistryPool:
         Raises:
             ConfigError: trust anchors or proxies are malformed.
         """
-        if self._http is None:
-            self._http = self._make_http()
+        transport = self.transport()
         key = (task.scheme, task.reference.name)
         client = self._clients.pop(key, None)
         if client is None:
-            transport = Transport(self._http)
             client = RegistryClient(transport, task.reference, task.scheme, credentials)
         self._clients[key] = client
         if len(self._clients) > MAX_CLIENTS:
             self._clients.popitem(last=False)
         return client
+
+    def transport(self) -> Transport:
+        """Requests over the pool's connections, to whatever host.
+
+        Raises:
+            ConfigError: trust anchors or proxies are malformed.
+        """
+        if self._http is None:
+            self._http = self._make_http()
+        return Transport(self._http)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -87,6 +96,7 @@ class LazyWorkshop:
         pipeline: Pipeline,
         finish: Finish,
         merge: Merge,
+        observer: PullObserver = Unobserved(),  # noqa: B008  # has no state
     ) -> None:
         """Touch nothing yet.
 
@@ -100,6 +110,7 @@ class LazyWorkshop:
             pipeline: unpacks; closed with the workshop.
             finish: makes layers fit to be mounted.
             merge: copies layers together where nothing can be mounted.
+            observer: told of every layer.
         """
         self._config = config
         self._sources = sources
@@ -110,6 +121,7 @@ class LazyWorkshop:
         self._pipeline = pipeline
         self._finish = finish
         self._merge = merge
+        self._observer = observer
         self._store: Store | None = None
         self._workshop: Workshop | None = None
         self._flights: SingleFlight[Workshop] = SingleFlight()
@@ -128,7 +140,14 @@ class LazyWorkshop:
         return workshop
 
     async def _set_up(self) -> Workshop:
-        settings = await load_settings(self._config, self._sources, Deadline.after(SETUP_SECONDS))
+        # takes another core while this one reads settings and asks for the manifest
+        self._pipeline.start()
+        settings = await load_settings(
+            self._config,
+            self._sources,
+            self._registries.transport,
+            Deadline.after(SETUP_SECONDS),
+        )
         try:
             store, why_not = await run_to_end(self._pool, self._open_store)
         except GuestError as error:
@@ -146,6 +165,7 @@ class LazyWorkshop:
             keys=self._keys,
             pool=self._pool,
             finish=self._finish if why_not is None else None,
+            observer=self._observer,
         )
         bundles = Bundles(overlays=Overlays(store), mounts=why_not is None, merge=self._merge)
         return Workshop(settings=settings, fetcher=fetcher, bundles=bundles)

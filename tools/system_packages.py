@@ -18,6 +18,8 @@ PROGRAMS: Final = {
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
     "umoci": "umoci",
+    "gpg": "gnupg",
+    "openssl": "openssl",
     "fusermount3": "fuse3",
     "curl": "curl",
     "setfattr": "attr",

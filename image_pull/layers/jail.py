@@ -73,6 +73,17 @@ def _prctl(option: int, *arguments: int) -> None:
     _check(_libc().prctl(option, *words), f"prctl {option}")
 
 
+def harden() -> None:
+    """What `guest.process.harden` does, without what that module imports: asyncio, 25 ms.
+
+    Raises:
+        OSError: the system refused.
+    """
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def die_with(parent: int) -> None:
     """Get SIGKILL when the parent dies, or end now if it has.
 
@@ -147,8 +158,9 @@ def shut_root(root: int) -> None:
     os.fchdir(root)
     os.chroot(".")
     os.chdir("/")
+    libc = _libc()
     for number in range(64):
-        if _libc().prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
+        if libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
             if ctypes.get_errno() == _EINVAL:
                 break
             _check(-1, "dropping a capability from the bounding set")

@@ -29,7 +29,13 @@ START_SECONDS: Final = 30.0
 END_SECONDS: Final = 5.0
 """Seconds it may take to end when nobody wants it any more."""
 
-ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+ENVIRONMENT: Final = {
+    "PATH": "/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    # a worker frees and asks for the same few blocks again and again: they stay with it
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 20),
+}
 MODULE: Final = "image_pull.layers.server"
 
 
@@ -44,8 +50,13 @@ class UnpackServer:
         self._loop = asyncio.get_running_loop()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = os.memfd_create("unpack-server-errors", os.MFD_CLOEXEC)
-        with theirs:
-            self._process = self._spawn(theirs.fileno())
+        try:
+            with theirs:
+                self._process = self._spawn(theirs.fileno())
+        except OSError as error:
+            self._control.close()
+            os.close(self._errors)
+            raise PlatformError(f"unpack server cannot be started: {error.strerror}") from error
         self._control.setblocking(False)
         self._loop.add_reader(self._control, self._receive)
         self._greeting: Future[Hello] = self._loop.create_future()
@@ -182,11 +193,14 @@ class UnpackServers:
 
     Args:
         pool: where its end is waited for.
+        started: told of the greeting of every server.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, started: Callable[[Hello], None]) -> None:
         self._pool = pool
+        self._started = started
         self._current: UnpackServer | None = None
+        self._greeted: UnpackServer | None = None
         self._lock = asyncio.Lock()
 
     async def current(self, deadline: Deadline) -> tuple[UnpackServer, Hello]:
@@ -200,16 +214,26 @@ class UnpackServers:
             if self._current is not None and not self._current.is_alive:
                 await self._end(self._current)
                 self._current = None
-            if self._current is None:
-                self._current = UnpackServer()
-            server = self._current
+            server = self._current = self._current or UnpackServer()
             try:
                 hello = await server.ready(deadline)
             except (PlatformError, DeadlineError):
                 self._current = None
                 await self._end(server)
                 raise
+            if self._greeted is not server:
+                self._greeted = server
+                self._started(hello)
             return server, hello
+
+    def start(self) -> None:
+        """Have a server on its way, so that the first layer need not wait for all of its start.
+
+        Raises:
+            PlatformError: it cannot be started; `current` tries again.
+        """
+        if self._current is None and not self._lock.locked():
+            self._current = UnpackServer()
 
     async def close(self) -> None:
         """End the server, if there is one."""
@@ -221,6 +245,15 @@ class UnpackServers:
     async def _end(self, server: UnpackServer) -> None:
         server.detach()
         await asyncio.get_running_loop().run_in_executor(self._pool, server.close)
+
+
+def log_jail(hello: Hello) -> None:
+    """Say once for every server what keeps its workers in, and why no more than that."""
+    extra = {"jail": hello.jail.value, "namespaces": ",".join(hello.namespaces)}
+    if hello.jail is Jail.FULL:
+        log.info("layers are unpacked in the full jail", extra=extra)
+    else:
+        log.warning("layers are unpacked without the full jail", extra=extra | {"why": hello.why})
 
 
 def refuse_weak_root(hello: Hello) -> None:

@@ -31,12 +31,13 @@ from guest.errors import (
 )
 from image_pull.layers import jobs
 from image_pull.layers.channel import WorkerChannel
-from image_pull.layers.jobs import Exit, FailureKind, FrameKind, Job
-from image_pull.layers.launch import UnpackServers, refuse_weak_root
+from image_pull.layers.jobs import Exit, FailureKind, FrameKind, Hello, Job
+from image_pull.layers.launch import UnpackServers, log_jail, refuse_weak_root
 from image_pull.layers.media_types import compression_of, is_encrypted
 from image_pull.layers.record import Jail, LayerRecord
 from image_pull.layers.remove import DIRECTORY, remove_tree
 from image_pull.layers.verify import BlobVerifier
+from image_pull.observer import PullObserver, Unobserved
 from image_pull.ocicrypt.annotations import DECRYPT_FAILED
 from image_pull.ocicrypt.cipher import LayerDecryptor
 
@@ -97,12 +98,31 @@ class LayerPipeline:
     Args:
         pool: threads for what computes or waits for the disk; as many as cores.
         max_bytes: most bytes of one uncompressed layer; None: what the file system has free.
+        observer: told of the jail.
     """
 
-    def __init__(self, *, pool: ThreadPoolExecutor, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        pool: ThreadPoolExecutor,
+        max_bytes: int | None = None,
+        observer: PullObserver = Unobserved(),  # noqa: B008  # has no state
+    ) -> None:
         self._pool = pool
         self._max_bytes = max_bytes
-        self._servers = UnpackServers(pool)
+        self._observer = observer
+        self._servers = UnpackServers(pool, self._server_started)
+
+    def _server_started(self, hello: Hello) -> None:
+        log_jail(hello)
+        self._observer.jail_chosen(hello.jail)
+
+    def start(self) -> None:
+        """Have the unpack server on its way; a failure shows when a layer needs it."""
+        try:
+            self._servers.start()
+        except PlatformError as error:
+            log.debug("unpack server is not started ahead", extra={"error": str(error)})
 
     async def unpack(
         self,

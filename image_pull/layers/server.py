@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from guest.errors import DecodeError
-from guest.process import harden
 from image_pull.layers import jail, jobs, worker
 from image_pull.layers.jobs import Exit, Hello, Job, Kill
 from image_pull.layers.record import Jail
@@ -145,7 +144,7 @@ def _shelter() -> tuple[str, ...]:
 def main() -> int:
     """Run the server on the descriptor that the command line names."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    harden()
+    jail.harden()
     jail.die_with(os.getppid())
     namespaces = _shelter()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

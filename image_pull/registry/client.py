@@ -113,6 +113,24 @@ class RegistryClient:
             _check(body, _parse_digest(told))
         return body
 
+    async def referrers(self, digest: Digest, deadline: Deadline) -> bytes | None:
+        """The index of what refers to a manifest; None if there is nothing.
+
+        A registry without the interface keeps the index under a tag made of the digest.
+
+        Raises:
+            GuestError: with the peer's text for the status.
+        """
+        try:
+            body, _ = await self._get(f"{self._root}/referrers/{digest}", deadline)
+        except NotFoundError:
+            tag = f"{digest.algorithm.value}-{digest.hex}"
+            try:
+                return (await self.manifest(tag, deadline)).body
+            except NotFoundError:
+                return None
+        return body
+
     async def _get(self, url: str, deadline: Deadline) -> tuple[bytes, Mapping[str, str]]:
         refusals = 0
         while True:

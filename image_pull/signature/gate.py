@@ -4,59 +4,66 @@ Source: docs/spec/image-pull.md, sections 9.1 and 9.3.
 """
 
 import logging
+from typing import Final
 
-from guest.crypto.digest import Digest
 from guest.deadline import Deadline
-from guest.errors import DeniedError
-from image_pull.reference import ImageReference
-from image_pull.signature.policy import Policy
+from guest.errors import DeniedError, GuestError
+from image_pull.signature.evaluation import Candidate, Means
+from image_pull.signature.policy import Policy, Requirement
 from image_pull.signature.requirements import REQUIREMENTS
+from image_pull.signature.requirements.verdict import denied_by
 
 log = logging.getLogger(__name__)
+
+DECISION_SECONDS: Final = 180.0
+"""Most seconds that one requirement may take: what it reads is in the hands of strangers."""
 
 
 class PolicyGate:
     """The policy of this guest."""
 
-    def __init__(self, policy: Policy | None, *, has_sigstore_config: bool) -> None:
+    def __init__(self, policy: Policy | None, means: Means) -> None:
         """Guard pulls.
 
         Args:
             policy: None lets every image through, with a warning.
-            has_sigstore_config: whether a lookaside configuration is configured; nothing here can
-                evaluate one, so it denies every image.
+            means: where keys and signatures are.
         """
         self._policy = policy
-        self._has_sigstore_config = has_sigstore_config
+        self._means = means
 
-    async def check(
-        self, reference: ImageReference, digests: tuple[Digest, ...], deadline: Deadline
-    ) -> None:
+    async def check(self, candidate: Candidate, deadline: Deadline) -> None:
         """Return if the image may run.
 
         Args:
-            reference: as the registry rules made it.
-            digests: of the platform's manifest, then of the index if it came through one.
+            candidate: the image.
             deadline: for all requirements together.
 
         Raises:
             DeniedError: with the text that clients look for.
         """
-        if self._has_sigstore_config:
-            raise denied("sigstore configuration cannot be evaluated")
         if self._policy is None:
             log.warning("no image policy is configured, no signature is checked")
             return
-        for requirement in self._policy.requirements_for(reference):
-            evaluate = REQUIREMENTS.get(requirement.kind)
-            if evaluate is None:
-                raise denied(f"rejected by `{requirement.kind}` rule") from DeniedError(
-                    f"requirement {requirement.kind} cannot be evaluated"
-                )
-            try:
-                await evaluate(requirement, reference, digests, deadline)
-            except DeniedError as error:
-                raise denied(str(error)) from error.__cause__
+        for requirement in self._policy.requirements_for(candidate.reference):
+            await self._decide(requirement, candidate, deadline)
+
+    async def _decide(
+        self, requirement: Requirement, candidate: Candidate, deadline: Deadline
+    ) -> None:
+        evaluate = REQUIREMENTS.get(requirement.kind)
+        if evaluate is None:
+            raise denied(str(denied_by(requirement.kind))) from DeniedError(
+                f"requirement {requirement.kind} cannot be evaluated"
+            )
+        deadline = deadline.within(DECISION_SECONDS)
+        try:
+            async with deadline.limit(f"the policy of {candidate.reference}"):
+                await evaluate(requirement, candidate, self._means, deadline)
+        except DeniedError as error:
+            raise denied(str(error)) from error.__cause__
+        except GuestError as error:
+            raise denied(str(denied_by(requirement.kind))) from error
 
 
 def denied(context: str) -> DeniedError:

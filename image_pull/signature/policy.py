@@ -13,6 +13,7 @@ import msgspec
 from guest.errors import DecodeError
 from guest.jsonio import check
 from image_pull.reference import ImageReference
+from image_pull.signature.identity import SignedIdentity
 
 MAX_POLICY: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 16
@@ -22,13 +23,39 @@ MEMBERS: Final = MappingProxyType(
     {
         "insecureAcceptAnything": frozenset({"type"}),
         "reject": frozenset({"type"}),
-        "signedBy": frozenset({"type", "keyType", "keyPath", "keyData", "signedIdentity"}),
+        "signedBy": frozenset(
+            {"type", "keyType", "keyPath", "keyPaths", "keyData", "signedIdentity"}
+        ),
         "sigstoreSigned": frozenset(
             {"type", "keyPath", "keyData", "keyPaths", "keyDatas", "signedIdentity"}
         ),
     }
 )
 """Requirement type to the members it may have; another one may be a check that is misspelt."""
+
+KEY_TYPE: Final = "GPGKeys"
+MAX_KEYS: Final = 64
+"""Most keys of one requirement."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAt:
+    """A key or keyring by resource URI."""
+
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHere:
+    """A key or keyring as text."""
+
+    data: str
+
+
+KeySource = KeyAt | KeyHere
+KEY_MEMBERS: Final = ("keyPath", "keyPaths", "keyData", "keyDatas")
+"""Ways to say which keys; a requirement uses one of them."""
+"""Member to what it holds, and whether it is a list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +64,14 @@ class Requirement:
 
     Attributes:
         kind: its `type`.
-        members: all of it, as written.
+        keys: any of them is as good as another; none where the policy does not say them in
+            exactly one way, and then it cannot hold.
+        identity: what the signature's name must be, or None if the policy does not say.
     """
 
     kind: str
-    members: Mapping[str, Any]
+    keys: tuple[KeySource, ...] = ()
+    identity: SignedIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +141,28 @@ def _requirement(value: object, where: str) -> Requirement:
     unknown = set(value) - MEMBERS[kind]
     if unknown:
         raise DecodeError(f"requirement {kind} of {where} has the member {min(unknown)[:60]}")
-    return Requirement(kind=kind, members=MappingProxyType(dict(value)))
+    if kind == "signedBy" and value.get("keyType") != KEY_TYPE:
+        raise DecodeError(f"requirement signedBy of {where} has no keyType {KEY_TYPE}")
+    identity = value.get("signedIdentity")
+    return Requirement(
+        kind=kind,
+        keys=_keys(value, where),
+        identity=None if identity is None else SignedIdentity.from_json(identity),
+    )
+
+
+def _keys(members: Mapping[str, Any], where: str) -> tuple[KeySource, ...]:
+    given = [name for name in KEY_MEMBERS if members.get(name) is not None]
+    found: list[KeySource] = []
+    for name in given:
+        values = members[name] if name.endswith("s") else [members[name]]
+        if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
+            raise DecodeError(f"{name} of {where} is not text")
+        if not 0 < len(values) <= MAX_KEYS:
+            raise DecodeError(f"{name} of {where} has {len(values)} keys")
+        make = KeyAt if name.startswith("keyPath") else KeyHere
+        found += [make(each) for each in values]
+    return tuple(found) if len(given) == 1 else ()
 
 
 def scopes_of(reference: ImageReference) -> Iterator[str]:

@@ -11,7 +11,9 @@ from guest.deadline import Deadline
 from guest.errors import DecodeError, GuestError, LimitError, PlatformError
 from image_pull.config import ImageConfig
 from image_pull.registry.rules import RegistriesTable, RegistryTable
+from image_pull.registry.transport import Transport
 from image_pull.settings import Settings, load_settings, parse_rules
+from image_pull.signature.lookaside import Lookaside
 from image_pull.sources import MAX_RESOURCE, Sources, read_file
 from support.pulling import Resources, plain_puller
 
@@ -20,9 +22,14 @@ POLICY = b'{"default": [{"type": "reject"}]}'
 RULES = b'[[registry]]\nlocation = "uri.io"\n'
 
 
+def no_transport() -> Transport:
+    raise AssertionError("nothing is fetched when settings are read")
+
+
 async def load(resources: dict[str, bytes], **table: object) -> Settings:
     config = ImageConfig(**table)  # type: ignore[arg-type]  # free fields
-    return await load_settings(config, Sources(Resources(resources)), Deadline.after(5))
+    sources = Sources(Resources(resources))
+    return await load_settings(config, sources, no_transport, Deadline.after(5))
 
 
 @pytest.mark.spec("image-pull", 9)
@@ -43,9 +50,22 @@ async def test_a_policy_by_uri_beats_one_inline_and_inline_rules_beat_those_by_u
     assert settings.rules.registry[0].location == "inline.io"
     settings = await load({"kbs:///r": RULES}, registry_configuration_uri="kbs:///r")
     assert settings.rules.registry[0].location == "uri.io"
-    # A lookaside configuration cannot be evaluated yet, whichever of the two it is.
-    for key in ("sigstore_config", "sigstore_config_uri"):
-        assert (await load({}, **{key: "x"})).gate._has_sigstore_config
+    sigstore = {"kbs:///sigstore": b"default-docker: {sigstore: 'file:///uri'}"}
+    inline = "default-docker: {sigstore: 'file:///inline'}"
+    work_dir = str(tmp_path)
+    settings = await load(
+        sigstore, sigstore_config_uri="kbs:///sigstore", sigstore_config=inline, work_dir=work_dir
+    )
+    assert address(settings) == "file:///uri"
+    settings = await load(sigstore, sigstore_config=inline, work_dir=work_dir)
+    assert address(settings) == "file:///inline"
+    assert (await load(sigstore)).gate._means.lookaside is None
+
+
+def address(settings: Settings) -> str | None:
+    lookaside = settings.gate._means.lookaside
+    assert isinstance(lookaside, Lookaside)
+    return lookaside._config.default
 
 
 async def test_files_are_named_by_uri_or_absolute_path(tmp_path: Path) -> None:

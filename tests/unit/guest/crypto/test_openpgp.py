@@ -154,6 +154,17 @@ def test_a_subkey_that_was_revoked_or_put_under_another_primary_key_is_refused(
 
 
 @pytest.mark.gpg
+def test_a_key_that_is_not_for_signing_any_more_is_refused(gnupg: Gnupg) -> None:
+    name = gnupg.key("one", "rsa2048", "sign", *PAST)
+    signature = gnupg.sign("one", TEXT, *PAST)
+    assert verify(gnupg.export(), signature) == name
+    gnupg.edit(name, "change-usage", "S", "Q", "save")
+    for now in (NOW, None):
+        with pytest.raises(IntegrityError):
+            verify(gnupg.export(), signature, now)
+
+
+@pytest.mark.gpg
 def test_a_signature_that_has_expired_or_is_from_the_future_is_refused(gnupg: Gnupg) -> None:
     gnupg.key("one", "ed25519", "sign", *PAST)
     expiring = ("--default-sig-expire", "2d")

@@ -131,3 +131,15 @@ def test_root_without_the_capabilities_has_no_full_jail() -> None:
         )
         assert done.returncode == 0, done.stderr
         assert not done.stdout.startswith("full"), dropped
+
+
+def test_the_unpack_server_is_as_hard_as_every_other_process() -> None:
+    script = """
+import os, resource, ctypes
+from image_pull.layers.jail import harden
+harden()
+print(os.umask(0), resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""
+    command = [sys.executable, "-I", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.stdout == "63 (0, 0) 0\n", done.stderr

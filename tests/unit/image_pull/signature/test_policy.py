@@ -11,8 +11,12 @@ from guest.crypto.digest import HashAlgorithm
 from guest.deadline import Deadline
 from guest.errors import DecodeError, DeniedError
 from image_pull.reference import ImageReference
+from image_pull.signature.evaluation import Candidate, Means
 from image_pull.signature.gate import PolicyGate
-from image_pull.signature.policy import Policy, scopes_of
+from image_pull.signature.policy import KeyAt, KeyHere, Policy, scopes_of
+from image_pull.sources import Sources
+from support.pulling import Resources
+from support.signing import Repository
 
 ACCEPT = {"type": "insecureAcceptAnything"}
 REJECT = {"type": "reject"}
@@ -51,10 +55,18 @@ def policy(default: object, **docker: object) -> bytes:
     return json.dumps({"default": default, "transports": {"docker": scopes}}).encode()
 
 
+async def check(policy: Policy | None, image: str) -> None:
+    """Decide about an image whose signatures nobody has."""
+    means = Means(keys=Sources(Resources()), lookaside=None, keys_end=True)
+    candidate = Candidate(
+        reference=ImageReference.parse(image), digests=DIGESTS, repository=Repository()
+    )
+    await PolicyGate(policy, means).check(candidate, Deadline.after(5))
+
+
 async def accepts(data: bytes, image: str) -> bool:
-    gate = PolicyGate(Policy.parse(data), has_sigstore_config=False)
     try:
-        await gate.check(ImageReference.parse(image), DIGESTS, Deadline.after(5))
+        await check(Policy.parse(data), image)
     except DeniedError:
         return False
     return True
@@ -97,6 +109,13 @@ BAD = [
     b'{"default": [{"type": "reject", "keyPath": "x"}]}',
     b'{"default": [{"type": "sigstoreSigned", "keyPath": "x", "signedidentity": {}}]}',
     b'{"default": [{"type": "sigstoreSigned", "keyPath": "x", "fulcio": {}}]}',
+    b'{"default": [{"type": "signedBy", "keyPath": "/k"}]}',
+    b'{"default": [{"type": "signedBy", "keyType": "X", "keyPath": "/k"}]}',
+    b'{"default": [{"type": "sigstoreSigned", "keyPath": 1}]}',
+    b'{"default": [{"type": "sigstoreSigned", "keyPaths": []}]}',
+    b'{"default": [{"type": "sigstoreSigned", "keyPaths": "x"}]}',
+    b'{"default": [{"type": "sigstoreSigned", "keyPath": "x", "signedIdentity": {}}]}',
+    b'{"default": [{"type": "sigstoreSigned", "keyPath": "x", "pki": {}}]}',
     b'{"default": ["reject"]}',
     b'{"default": {"type": "reject"}}',
     b'{"default": [{"type": "reject"}], "transports": []}',
@@ -111,6 +130,24 @@ def test_a_policy_that_is_not_understood_whole_is_refused(data: bytes) -> None:
         Policy.parse(data)
 
 
+KEYS = [
+    ({"keyPath": "/a"}, (KeyAt("/a"),)),
+    ({"keyPaths": ["/a", "kbs:///b"]}, (KeyAt("/a"), KeyAt("kbs:///b"))),
+    ({"keyData": "x"}, (KeyHere("x"),)),
+    ({"keyData": "x", "keyPath": None}, (KeyHere("x"),)),
+    ({"keyData": "x", "keyPath": "/a"}, ()),
+    ({}, ()),
+]
+
+
+@pytest.mark.parametrize(("members", "keys"), KEYS)
+def test_keys_are_said_in_exactly_one_way_or_there_are_none(
+    members: dict[str, object], keys: tuple[object, ...]
+) -> None:
+    data = policy([{"type": "signedBy", "keyType": "GPGKeys", **members}])
+    assert Policy.parse(data).default[0].keys == keys
+
+
 TEXTS = [
     (REJECT, "Policy `reject` rejects image docker.io/library/a:latest"),
     ({"type": "signedBy", "keyType": "GPGKeys"}, "rejected by `signedBy` rule"),
@@ -122,21 +159,13 @@ TEXTS = [
 async def test_a_denial_has_the_text_that_clients_look_for(
     requirement: dict[str, str], text: str
 ) -> None:
-    gate = PolicyGate(Policy.parse(policy([requirement])), has_sigstore_config=False)
     with pytest.raises(DeniedError) as caught:
-        await gate.check(ImageReference.parse("a"), DIGESTS, Deadline.after(5))
+        await check(Policy.parse(policy([requirement])), "a")
     assert str(caught.value) == f"Image policy rejected: Denied by policy: {text}"
 
 
-async def test_a_sigstore_configuration_denies_although_the_policy_accepts() -> None:
-    gate = PolicyGate(Policy.parse(policy([ACCEPT])), has_sigstore_config=True)
-    with pytest.raises(DeniedError, match=r"^Image policy rejected: Denied by policy: "):
-        await gate.check(ImageReference.parse("a"), DIGESTS, Deadline.after(5))
-
-
 async def test_without_a_policy_every_image_is_let_through() -> None:
-    gate = PolicyGate(None, has_sigstore_config=False)
-    await gate.check(ImageReference.parse("a"), DIGESTS, Deadline.after(5))
+    await check(None, "a")
 
 
 @given(st.binary(max_size=80))

@@ -1,0 +1,100 @@
+"""The puller's side of the unpack server: which jail it has is said once, and what it costs."""
+
+import errno
+import logging
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guest.deadline import Deadline
+from guest.errors import PlatformError
+from image_pull.layers.jobs import Hello
+from image_pull.layers.launch import UnpackServers, log_jail, refuse_weak_root
+from image_pull.layers.pipeline import LayerPipeline
+from image_pull.layers.record import Jail
+
+
+def test_a_jail_that_is_not_the_full_one_is_a_warning_that_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
+        log_jail(Hello(jail=Jail.FULL, namespaces=("net", "pid")))
+        log_jail(Hello(jail=Jail.LANDLOCK, why="chroot: Operation not permitted"))
+    full, weak = caplog.records
+    assert (full.levelname, full.__dict__["jail"]) == ("INFO", "full")
+    assert full.__dict__["namespaces"] == "net,pid"
+    assert (weak.levelname, weak.__dict__["jail"]) == ("WARNING", "landlock")
+    assert weak.__dict__["why"] == "chroot: Operation not permitted"
+
+
+def test_root_without_the_full_jail_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    weak = Hello(jail=Jail.RESOLVER, why="no chroot")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    refuse_weak_root(Hello(jail=Jail.FULL))
+    with pytest.raises(PlatformError, match="needs the full jail: no chroot"):
+        refuse_weak_root(weak)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    refuse_weak_root(weak)
+
+
+async def test_every_server_is_announced_once_however_often_it_is_asked_for() -> None:
+    heard: list[Hello] = []
+    with ThreadPoolExecutor(1) as pool:
+        servers = UnpackServers(pool, heard.append)
+        for _ in range(2):
+            await servers.current(Deadline.after(30))
+        assert len(heard) == 1
+        await servers.close()
+        _, hello = await servers.current(Deadline.after(30))
+        assert heard[1:] == [hello]
+        await servers.close()
+
+
+async def test_a_server_started_ahead_is_the_one_that_is_used_and_ends_when_unused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pids: list[int] = []
+
+    class Counted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            pids.append(self.pid)
+
+    monkeypatch.setattr("subprocess.Popen", Counted)
+    with ThreadPoolExecutor(1) as pool:
+        servers = UnpackServers(pool, lambda hello: None)
+        servers.start()
+        servers.start()
+        server, _ = await servers.current(Deadline.after(30))
+        servers.start()
+        assert pids == [server.pid]
+        await servers.close()
+        servers.start()
+        assert len(pids) == 2
+        await servers.close()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+async def test_a_server_that_cannot_be_started_fails_the_layer_and_not_the_preparation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise OSError(errno.EAGAIN, "no processes left")
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    with ThreadPoolExecutor(1) as pool:
+        made = LayerPipeline(pool=pool)
+        servers = UnpackServers(pool, lambda hello: None)
+        with monkeypatch.context() as patch:
+            patch.setattr("subprocess.Popen", refuse)
+            made.start()
+            with pytest.raises(PlatformError, match="cannot be started: no processes left"):
+                await servers.current(Deadline.after(30))
+        assert len(os.listdir("/proc/self/fd")) == open_before
+        await servers.current(Deadline.after(30))
+        await servers.close()
+        await made.close()
