@@ -1,4 +1,7 @@
-"""Secrets: how many attestations many reads cost, and what a warm read costs."""
+"""Secrets: how many attestations many reads cost, and what a warm read costs.
+
+Client and peer run on the event loop that the daemons run on.
+"""
 
 import asyncio
 import json
@@ -9,6 +12,7 @@ from typing import Final
 from urllib.request import Request, urlopen
 
 import aiohttp
+import uvloop
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bench.place import Place, connect, running, short_directory, simulator
@@ -48,7 +52,8 @@ def rows() -> list[Row]:
             (directory / "cdh.sock").unlink(missing_ok=True)
             with running(place.cdh_command(), directory / "log") as cdh:
                 connect(place.cdh, cdh).close()
-                result += asyncio.run(measure(place, world))
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    result += runner.run(measure(place, world))
         return result
 
 
