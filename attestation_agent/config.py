@@ -4,6 +4,7 @@ Source: docs/spec/attestation-agent.md 2.
 """
 
 import logging
+import math
 from enum import StrEnum
 from typing import Final
 
@@ -35,11 +36,25 @@ KBS_CLIENT: Final = "cc_kbc"
 class CocoAsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`[token_configs.coco_as]`: an attestation service that is asked directly.
 
+    The defaults are the original's exchange: evidence that binds nothing.
+
     Attributes:
         url: base; `/attestation` is appended.
+        cert: PEM text of one more trust anchor.
+        timeout: most seconds of one request; without it the caller's deadline alone rules.
+        policy_ids: policies that the service appraises by; none at all is its default policy.
+        bind_nonce: ask for a nonce first and bind it; then the init data document is sent too.
     """
 
     url: str
+    cert: str | None = None
+    timeout: float | None = None
+    policy_ids: tuple[str, ...] = ()
+    bind_nonce: bool = False
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout {self.timeout} is no positive number of seconds")
 
 
 class KbsConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from attestation_agent.attesters import available
-from attestation_agent.attesters.base import TeeHints
 from attestation_agent.component import AttestationAgent, OpenServer
 from attestation_agent.config import (
     DEFAULT_GRPC_SOCKET,
@@ -19,6 +18,7 @@ from attestation_agent.config import (
     AaConfig,
     without_file,
 )
+from attestation_agent.hints import read_hints
 from attestation_agent.launch import LaunchData
 from guest import log as logs
 from guest.cmdline import CommandLine
@@ -38,7 +38,7 @@ from guest.version import VERSION
 TTRPC_COMMAND: Final = "attestation-agent"
 GRPC_COMMAND: Final = "grpc-aa"
 
-TOKEN_PLUGINS: Final = "KBS"
+TOKEN_PLUGINS: Final = "KBS, COCO_AS"
 
 log = logging.getLogger(__name__)
 
@@ -160,18 +160,6 @@ def _read_config(
             "be read from kernel cmdline."
         )
     return config
-
-
-def read_hints(environment: Mapping[str, str]) -> TeeHints:
-    """The environment's variables that detection looks at, and the machine's name."""
-    return TeeHints(
-        machine=os.uname().machine,
-        occlum="OCCLUM" in environment,
-        sample_device="ENABLE_SAMPLE_DEVICE" in environment,
-        tpm_device=environment.get("AA_TPM_DEVICE"),
-        tpm_ak_handle=environment.get("AA_TPM_AK_HANDLE"),
-        event_log_path=environment.get("AAEL_PATH"),
-    )
 
 
 def _server_opener(text: str, observer: CallObserver, *, grpc: bool) -> OpenServer:

@@ -5,12 +5,9 @@ Results go to standard output, everything else to standard error; a failure is e
 Source: docs/spec/confidential-data-hub.md 1.3, 1.4 and 1.5.
 """
 
-import asyncio
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
 
 from cdh import calls, oneshot
 from cdh import config as cdh_config
@@ -18,14 +15,11 @@ from cdh.config import CdhConfig
 from guest import log
 from guest.cmdline import CommandLine
 from guest.config import read_config, read_kernel_command_line
-from guest.errors import ConfigError, GuestError, InvalidInputError
+from guest.errors import ConfigError, InvalidInputError
 from guest.log import LogFormat
-from guest.process import harden
 from guest.rpc.method import Channel
+from guest.tool import finish
 from guest.ttrpc.channel import TtrpcChannel
-
-MAX_TEXT: Final = 4000
-"""Most characters of one error with its causes."""
 
 
 def oneshot_main(argv: Sequence[str] | None = None) -> int:
@@ -36,19 +30,19 @@ def oneshot_main(argv: Sequence[str] | None = None) -> int:
         config = _read_config(arguments.config, environment)
         return await oneshot.run(arguments, config, _agent_channel(config.aa.aa_socket))
 
-    return _finish(oneshot.PROGRAM, work)
+    return finish(oneshot.PROGRAM, work, dict(os.environ))
 
 
 def ttrpc_tool_main(argv: Sequence[str] | None = None) -> int:
     """`ttrpc-cdh-tool`: the exit status."""
     arguments = calls.make_parser(grpc=False).parse_args(argv)
-    return _finish(calls.TTRPC_PROGRAM, lambda _: calls.run(arguments, grpc=False))
+    return finish(calls.TTRPC_PROGRAM, lambda _: calls.run(arguments, grpc=False), dict(os.environ))
 
 
 def grpc_tool_main(argv: Sequence[str] | None = None) -> int:
     """`grpc-cdh-tool`: the exit status."""
     arguments = calls.make_parser(grpc=True).parse_args(argv)
-    return _finish(calls.GRPC_PROGRAM, lambda _: calls.run(arguments, grpc=True))
+    return finish(calls.GRPC_PROGRAM, lambda _: calls.run(arguments, grpc=True), dict(os.environ))
 
 
 def secret_main(argv: Sequence[str] | None = None) -> int:
@@ -60,46 +54,11 @@ def secret_main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    return _finish(
-        command_line.PROGRAM, lambda environment: command.run(arguments, environment, say)
+    return finish(
+        command_line.PROGRAM,
+        lambda environment: command.run(arguments, environment, say),
+        dict(os.environ),
     )
-
-
-def _finish(program: str, work: Callable[[Mapping[str, str]], Awaitable[str]]) -> int:
-    """Run to the end and print what came of it."""
-    harden()
-    environment = dict(os.environ)
-    try:
-        log.configure("warn", rust_log=environment.get("RUST_LOG"))
-        result = asyncio.run(_interruptible(work, environment))
-    except asyncio.CancelledError:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 1
-    except GuestError as error:
-        print(f"{program}: {_explain(error)}", file=sys.stderr)
-        return 1
-    if result:
-        print(result)
-    return 0
-
-
-async def _interruptible(
-    work: Callable[[Mapping[str, str]], Awaitable[str]], environment: Mapping[str, str]
-) -> str:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel)
-    return await work(environment)
-
-
-def _explain(error: GuestError) -> str:
-    """The error's text and its causes, as far as they say more."""
-    text, *causes = error.causes()
-    for cause in causes:
-        if cause and cause not in text:
-            text += f": {cause}"
-    return text[:MAX_TEXT]
 
 
 def _read_config(given: str | None, environment: Mapping[str, str]) -> CdhConfig:

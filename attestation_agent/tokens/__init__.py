@@ -104,9 +104,12 @@ def _open_kbs(setup: TokenSetup) -> TokenSource:
 
 
 def _open_coco_as(setup: TokenSetup) -> TokenSource:
-    if setup.configs.coco_as is None:
+    config = setup.configs.coco_as
+    if config is None:
         raise UnsupportedError("coco_as token config not configured in config file")
-    raise UnsupportedError("coco_as tokens are not supported by this version")
+    from attestation_agent.tokens.coco_as import CocoAsTokens
+
+    return CocoAsTokens(config, setup.evidence, init_data=setup.init_data, proxies=setup.proxies)
 
 
 TOKENS: Final = (

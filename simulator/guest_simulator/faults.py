@@ -17,7 +17,8 @@ class Lie(StrEnum):
     """What a server can be told to get wrong in its own protocol."""
 
     WRONG_NONCE = "wrong-nonce"
-    """KBS, `auth`: the challenge carries a nonce that the session does not have."""
+    """KBS, `auth`: the challenge carries a nonce that the session does not have. Attestation
+    service, `challenge`: it gives another nonce than it notes."""
     NO_COOKIE = "no-cookie"
     """KBS, `auth`: no session cookie is set."""
     EXPIRED_TOKEN = "expired-token"

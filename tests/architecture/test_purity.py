@@ -75,6 +75,7 @@ MUST_SAY_SO: Final = (
     "attestation_agent.eventlog.entry",
     "attestation_agent.eventlog.tcg2",
     "attestation_agent.eventlog.replay",
+    "attestation_agent.tokens.as_messages",
     "attestation_agent.reports.tdx",
     "attestation_agent.reports.snp",
     "attestation_agent.reports.hcl",

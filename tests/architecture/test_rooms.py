@@ -53,6 +53,7 @@ LAYERS: Final = {
     "guest.log": 5,
     "guest.metrics": 5,
     "guest.supervisor": 5,
+    "guest.tool": 5,
     "guest.userdata": 5,
     "guest.userdata.main": ROOF,
     "guest.cli": ROOF,

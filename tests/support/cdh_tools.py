@@ -1,4 +1,4 @@
-"""CDH's command line tools as processes, with a world for them: KBS, agent's socket."""
+"""Command line tools as processes, and a world for CDH's: KBS, agent's socket."""
 
 import asyncio
 import sys
@@ -31,20 +31,23 @@ async def run_tool(
     *arguments: object,
     cwd: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    module: str = "cdh.tools",
+    stdin: bytes | None = None,
 ) -> Done:
-    """Run `cdh.tools.<entry>` to its end; `variables` are all that its environment has of ours."""
+    """Run `<module>.<entry>` to its end; `variables` are all that its environment has of ours."""
     script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cdh.tools import {entry}; "
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import {entry}; "
         f"sys.exit({entry}())"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-I", "-c", script, *map(str, arguments), cwd=cwd,
-        env=environment(**(variables or {})), stdin=asyncio.subprocess.DEVNULL,
+        env=environment(**(variables or {})),
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         async with asyncio.timeout(SECONDS):
-            out, err = await process.communicate()
+            out, err = await process.communicate(stdin)
     finally:
         if process.returncode is None:
             process.kill()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attestation_agent.config import AaConfig, ChosenTee, KbsConfig, without_file
+from attestation_agent.config import AaConfig, ChosenTee, CocoAsConfig, KbsConfig, without_file
 from guest.cmdline import CommandLine
 from guest.config import decode_config, read_config
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
@@ -93,6 +93,12 @@ def test_a_string_enables_the_event_log() -> None:
     [
         ("[token_configs.kbs]\n", 'missing configuration field "token_configs.kbs.url"'),
         ("[eventlog_config]\ninit_pcr = -1", "eventlog_config: init_pcr -1"),
+        (
+            '[token_configs.coco_as]\nurl = "http://a"\ntimeout = 0',
+            "token_configs.coco_as: timeout",
+        ),
+        ('[token_configs.coco_as]\nurl = "http://a"\ntimeout = inf', "token_configs.coco_as"),
+        ("[token_configs.coco_as]\n", 'missing configuration field "token_configs.coco_as.url"'),
         ('[attester]\ntee = "tdx"', "attester.tee: Invalid enum value 'tdx'"),
         ('[log]\nformat = "xml"', "log.format"),
     ],
@@ -100,6 +106,18 @@ def test_a_string_enables_the_event_log() -> None:
 def test_a_wrong_value_names_its_key(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=f"aa.toml: {words}"):
         decode(text)
+
+
+def test_the_keys_of_an_attestation_service_default_to_the_original_s_exchange() -> None:
+    plain = decode('[token_configs.coco_as]\nurl = "http://a"').token_configs.coco_as
+    assert plain == CocoAsConfig(
+        url="http://a", cert=None, timeout=None, policy_ids=(), bind_nonce=False
+    )
+    text = '[token_configs.coco_as]\nurl = "http://a"\ncert = "PEM"\ntimeout = "2.5"\n'
+    config = decode(f'{text}policy_ids = ["b", "c"]\nbind_nonce = "on"').token_configs.coco_as
+    assert config == CocoAsConfig(
+        url="http://a", cert="PEM", timeout=2.5, policy_ids=("b", "c"), bind_nonce=True
+    )
 
 
 def test_our_own_keys_are_read() -> None:

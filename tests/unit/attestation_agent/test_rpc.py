@@ -218,13 +218,6 @@ async def test_a_token_of_no_known_or_configured_kind_fails(
     assert (status.code, status.message) == (13, f"{PREFIX}AA-KBC get token failed: {cause}")
 
 
-async def test_a_configured_kind_that_is_not_built_says_so(short_tmp: Path) -> None:
-    config = config_of(token_configs={"coco_as": {"url": "http://127.0.0.1:1"}})
-    request = aa_pb2.GetTokenRequest(TokenType="coco_as")
-    status = await failure(make_agent(short_tmp, config).routes, methods.GET_TOKEN, request)
-    assert status.message.endswith(": coco_as tokens are not supported by this version")
-
-
 @pytest.mark.spec("attestation-agent", 27, 28)
 @pytest.mark.parametrize(
     ("enabled", "result"), [(False, aa_pb2.NOT_ENABLED), (True, aa_pb2.NOT_SUPPORTED)]

@@ -117,8 +117,8 @@ def test_a_mark_that_cannot_be_looked_at_is_an_error_not_an_absence(short_tmp: P
 
 @pytest.mark.spec("attesters", 2)
 def test_the_device_is_there_when_the_variable_is_even_if_empty(short_tmp: Path) -> None:
-    # The variable's presence becomes the hint in `main.read_hints`; see test_main.
-    from attestation_agent.main import read_hints
+    # The variable's presence becomes the hint in `hints.read_hints`; see test_main.
+    from attestation_agent.hints import read_hints
 
     assert read_hints({"ENABLE_SAMPLE_DEVICE": ""}).sample_device
     assert not read_hints({}).sample_device
