@@ -14,18 +14,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tools import tpm_library
+
 PROGRAMS: Final = {
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
     "umoci": "umoci",
     "gpg": "gnupg",
     "openssl": "openssl",
+    "bsdtar": "libarchive-tools",
     "fusermount3": "fuse3",
     "curl": "curl",
+    "gcc": "gcc",
+    "pkg-config": "pkg-config",
+    "swtpm": "swtpm",
+    "tpm2_checkquote": "tpm2-tools",
+    "cryptsetup": "cryptsetup-bin",
+    "dmsetup": "dmsetup",
+    "gocryptfs": "gocryptfs",
+    "mkfs.ext4": "e2fsprogs",
     "setfattr": "attr",
     "htpasswd": "apache2-utils",
 }
 """Program to the package that holds it."""
+
+HEADERS: Final = {
+    "/usr/include/stdio.h": "libc6-dev",
+    "/usr/include/tss2/tss2_esys.h": "libtss2-dev",
+}
+"""C header to the package that holds it; the TPM library is built with them."""
 
 APT_SECONDS: Final = 600.0
 """Seconds that one run of apt-get may take."""
@@ -51,7 +68,11 @@ POLICY: Final = Path("/usr/sbin/policy-rc.d")
 def missing() -> list[str]:
     """The packages whose program is not there, sorted."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    return sorted({pkg for name, pkg in PROGRAMS.items() if not shutil.which(name, path=path)})
+    absent = {pkg for name, pkg in PROGRAMS.items() if not shutil.which(name, path=path)}
+    absent |= {pkg for header, pkg in HEADERS.items() if not Path(header).exists()}
+    if sys.base_prefix == "/usr" and not tpm_library.has_python_header():
+        absent.add("python{}.{}-dev".format(*sys.version_info[:2]))
+    return sorted(absent)
 
 
 @contextmanager

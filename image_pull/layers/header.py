@@ -13,6 +13,8 @@ from image_pull.layers import pax
 from image_pull.layers.pax import NANOSECONDS, Segment
 
 BLOCK: Final = 512
+GNU_SPARSE: Final = ord("S")
+GNU_MAGIC: Final = b"ustar  \0"
 MAX_ID: Final = (1 << 32) - 2
 """Highest uid and gid; one more means "leave it" to the kernel."""
 
@@ -131,6 +133,25 @@ def header_name(header: bytes) -> bytes:
         if prefix:
             return prefix + b"/" + name
     return name
+
+
+def verify_gnu(header: bytes) -> None:
+    """Check that a GNU header has in its own fields only what GNU tar writes there.
+
+    Old Go writers put a prefix where GNU tar keeps times, and some readers apply a sparse map
+    whatever the type: what such a header means depends on who reads it.
+
+    Raises:
+        DecodeError: it has something else there.
+    """
+    if header[257:265] != GNU_MAGIC:
+        if header[156] == GNU_SPARSE:
+            raise DecodeError("sparse tar entry has no GNU header")
+        return
+    for start in (345, 357):
+        number(header[start : start + 12], "time")
+    if header[156] != GNU_SPARSE and any(header[386:495]):
+        raise DecodeError("tar header has a sparse map and is not of that type")
 
 
 def stored_size(header: bytes, values: dict[bytes, bytes]) -> int:

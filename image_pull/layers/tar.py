@@ -1,9 +1,9 @@
 """A tar archive read as a stream: bytes in, entries and their data out. Sans-I/O.
 
 Reads v7, ustar, GNU and PAX archives with long names, extended attributes, and all sparse
-forms. Strict where leniency would let two readers see two archives (checksums, numbers, double
-extended headers); what follows the end marker is ignored, as Go's reader and GNU tar do. Global
-extended headers are skipped, as containerd does.
+forms. Strict where leniency would let two readers see two archives: checksums, numbers, double or
+empty extended headers, data of what is no file, global headers that change entries. What follows
+the end marker is ignored, as Go's reader and GNU tar do.
 
 Source: POSIX.1-2017 pax; GNU tar manual "Basic Tar Format"; docs/spec/image-pull.md §12.3.
 """
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from guest.errors import DecodeError
 from image_pull.layers import header, pax
-from image_pull.layers.header import BLOCK, KINDS, Entry, Kind
+from image_pull.layers.header import BLOCK, GNU_SPARSE, KINDS, Entry, Kind
 from image_pull.layers.pax import Segment
 
 MAX_META: Final = 1 << 20
@@ -23,9 +23,15 @@ MAX_META: Final = 1 << 20
 ZERO: Final = bytes(BLOCK)
 LONG_LINK: Final = ord("K")
 LONG_NAME: Final = ord("L")
-GNU_SPARSE: Final = ord("S")
-PAX_FLAGS: Final = b"xX"
-META_FLAGS: Final = b"xXgLK"
+PAX: Final = ord("x")
+PAX_GLOBAL: Final = ord("g")
+META_FLAGS: Final = b"xgLK"
+SPARSE: Final = b"GNU.sparse."
+NAMED_BY: Final = {b"path": LONG_NAME, b"GNU.sparse.name": LONG_NAME, b"linkpath": LONG_LINK}
+"""PAX record to the type of the GNU header that says the same."""
+LINKS: Final = (Kind.HARD_LINK, Kind.SYMLINK)
+AMBIGUOUS_FLAGS: Final = b"DMNVX"
+"""GNU tar's dumps, parts of volumes, old names and volume labels; Solaris' extended header."""
 
 
 class Data(NamedTuple):
@@ -155,6 +161,7 @@ class TarReader:
         if self._zero_seen:
             raise DecodeError("tar archive goes on after one block of zeros")
         header.verify_checksum(block)
+        header.verify_gnu(block)
         flag = block[156]
         if flag in META_FLAGS:
             self._begin_meta(flag, block)
@@ -165,8 +172,11 @@ class TarReader:
         size = header.number(block[124:136], "size")
         if not 0 <= size <= MAX_META:
             raise DecodeError(f"extended tar header of {size} bytes exceeds {MAX_META}")
-        if (self._records is not None) if flag in PAX_FLAGS else flag in self._long:
+        if (self._records is not None) if flag == PAX else flag in self._long:
             raise DecodeError("tar entry has two extended headers of one kind")
+        if flag == PAX_GLOBAL and (self._records is not None or self._long):
+            # readers differ in whether the entry keeps its own
+            raise DecodeError("global tar header stands between an entry and its extended header")
         self._meta_flag, self._meta_size = flag, size
         if size:
             self._state, self._want = _State.META, size + -size % BLOCK
@@ -176,45 +186,44 @@ class TarReader:
     def _on_meta(self, payload: bytes) -> None:
         self._state, self._want = _State.HEADER, BLOCK
         payload, flag = payload[: self._meta_size], self._meta_flag
-        if flag in PAX_FLAGS:
+        if flag == PAX:
             self._records = pax.parse_records(payload)
+        elif flag == PAX_GLOBAL:
+            pax.verify_global(pax.parse_records(payload))
         elif flag in (LONG_LINK, LONG_NAME):
-            self._long[flag] = header.text(payload)
+            name, _, rest = payload.partition(b"\0")
+            if not name or rest or len(name) == len(payload):
+                raise DecodeError("long name of a tar entry is empty or not one string")
+            self._long[flag] = name
 
     def _on_entry(self, flag: int, block: bytes) -> Entry | None:
+        if flag in AMBIGUOUS_FLAGS:
+            raise DecodeError(f"tar entry has the type {chr(flag)}, which no two readers agree on")
         kind = KINDS.get(flag, Kind.REGULAR)
-        records = self._records or []
-        values: dict[bytes, bytes] = {}
-        xattrs: dict[bytes, bytes] = {}
-        name = link = b""
-        if self._records is not None or self._long:
-            self._refuse_two_names(records)
-            values = {key: value for key, value in records if value}
-            xattrs = pax.xattrs_of(records)
-            name = values.get(b"path") or self._long.get(LONG_NAME, b"")
-            link = values.get(b"linkpath") or self._long.get(LONG_LINK, b"")
-            self._records, self._long = None, {}
-        name = name or header.header_name(block)
-        link = link or header.text(block[157:257])
-        stored = header.stored_size(block, values) if kind is Kind.REGULAR else 0
+        records, long = self._records or [], self._long
+        values = _effective(records, long, kind) if records or long else {}
+        self._records, self._long = None, {}
+        name = values.get(b"path") or long.get(LONG_NAME) or header.header_name(block)
+        link = values.get(b"linkpath") or long.get(LONG_LINK) or header.text(block[157:257])
+        stored = header.stored_size(block, values)
+        is_sparse = any(key.startswith(SPARSE) for key in values)
+        if kind is not Kind.REGULAR and (stored or is_sparse):
+            raise DecodeError("tar entry is no file and has data or a sparse map")
         self._left, self._padding, self._offset = stored, -stored % BLOCK, 0
-        if flag in b"0\0" and name.endswith(b"/"):
+        if kind is Kind.REGULAR and name.endswith(b"/"):
+            if flag:
+                raise DecodeError("tar entry is a file by its type, a directory by its name")
             # whatever a v7 directory has stored is nobody's data
             kind, self._left, self._padding, stored = Kind.DIRECTORY, 0, stored + self._padding, 0
+        xattrs = pax.xattrs_of(records)
         entry = header.decode_entry(
             kind, block, values, name=name, link=link, size=stored, xattrs=xattrs
         )
         if flag == GNU_SPARSE:
             return self._begin_gnu_sparse(entry, block)
-        if kind is Kind.REGULAR and any(key.startswith(b"GNU.sparse.") for key in values):
+        if is_sparse:
             return self._begin_pax_sparse(entry, records, values)
         return entry
-
-    def _refuse_two_names(self, records: list[tuple[bytes, bytes]]) -> None:
-        for key, value in records:
-            flag = LONG_NAME if key == b"path" else LONG_LINK if key == b"linkpath" else 0
-            if flag in self._long and value:
-                raise DecodeError("tar entry has a GNU and a PAX long name")
 
     def _hold_data(self, entry: Entry) -> None:
         """Set the data aside until the map is known."""
@@ -244,20 +253,17 @@ class TarReader:
     def _begin_pax_sparse(
         self, entry: Entry, records: list[tuple[bytes, bytes]], values: dict[bytes, bytes]
     ) -> Entry | None:
-        real = values.get(b"GNU.sparse.realsize", values.get(b"GNU.sparse.size"))
-        if real is None:
-            raise DecodeError("sparse tar entry does not state its size")
+        size = pax.sparse_size(values)
         name = values.get(b"GNU.sparse.name", entry.name)
-        self._hold_data(entry._replace(name=name, size=pax.parse_decimal(real, "sparse size")))
-        version = values.get(b"GNU.sparse.major", b"0"), values.get(b"GNU.sparse.minor", b"0")
-        if version == (b"1", b"0"):
-            self._state = _State.PAX_SPARSE
-            self._map.clear()
-            self._lines = self._lines_wanted = 0
-            return None
-        if version[0] != b"0":
-            raise DecodeError("sparse tar entry has an unknown version")
-        self._segments = pax.sparse_0x_map(records)
+        self._hold_data(entry._replace(name=name, size=size))
+        match pax.sparse_version(values):
+            case pax.SparseVersion.HEAD_OF_DATA:
+                self._state = _State.PAX_SPARSE
+                self._map.clear()
+                self._lines = self._lines_wanted = 0
+                return None
+            case pax.SparseVersion.RECORDS:
+                self._segments = pax.sparse_0x_map(records)
         return self._sparse_ready()
 
     def _on_pax_sparse(self, block: bytes) -> Entry | None:
@@ -282,3 +288,20 @@ class TarReader:
         self._left, self._padding = self._stored, -self._stored % BLOCK
         self._reversed = list(reversed(segments))
         return entry._replace(segments=segments)
+
+
+def _effective(
+    records: list[tuple[bytes, bytes]], long: dict[int, bytes], kind: Kind
+) -> dict[bytes, bytes]:
+    """The records that apply to an entry, after checking that every reader would apply them.
+
+    Raises:
+        DecodeError: two names of one kind, a name taken back, or a target of what is no link.
+    """
+    values = dict(records)
+    if any(NAMED_BY.get(key) in long for key in values):
+        raise DecodeError("tar entry has a GNU and a PAX long name")
+    pax.verify_not_empty(values)
+    if kind not in LINKS and (b"linkpath" in values or LONG_LINK in long):
+        raise DecodeError("tar entry is no link and has a target")
+    return values

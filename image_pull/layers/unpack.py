@@ -230,20 +230,21 @@ class Unpacker:
     def _link(
         self, source: Directory, target: bytes, parent: Directory, name: bytes, entry: Entry
     ) -> None:
-        fd = os.dup(self.tree.descriptor(source))
         try:
-            os.link(
-                target,
-                name,
-                src_dir_fd=fd,
-                dst_dir_fd=self.tree.descriptor(parent),
-                follow_symlinks=False,
-            )
+            fd = os.dup(self.tree.descriptor(source))
+            try:
+                os.link(
+                    target,
+                    name,
+                    src_dir_fd=fd,
+                    dst_dir_fd=self.tree.descriptor(parent),
+                    follow_symlinks=False,
+                )
+            finally:
+                os.close(fd)
         except (FileNotFoundError, PermissionError) as error:
             message = f"hard link to a missing file or a directory: {printable(entry.link)}"
             raise DecodeError(message) from error
-        finally:
-            os.close(fd)
 
     def _make_room(self, parent: Directory, name: bytes) -> None:
         if name in parent.devices:

@@ -4,6 +4,7 @@ What a machine can do is tried, not concluded from the user id.
 """
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -53,6 +54,14 @@ def _program(name: str, package: str) -> Callable[[], str | None]:
     return probe
 
 
+def _swtpm() -> str | None:
+    if shutil.which("swtpm") is None:
+        return "no swtpm (Debian package swtpm)"
+    if importlib.util.find_spec("tpm2_pytss") is None:
+        return "no tpm2-pytss (make system builds it where libtss2-dev is)"
+    return None
+
+
 def _root() -> str | None:
     return None if os.geteuid() == 0 else "not root"
 
@@ -69,6 +78,20 @@ def _fuse() -> str | None:
     return why and f"cannot mount FUSE: {why}"
 
 
+def _device_mapper() -> str | None:
+    if os.geteuid() != 0:
+        return "not root"
+    for name, package in (("cryptsetup", "cryptsetup-bin"), ("dmsetup", "dmsetup")):
+        if shutil.which(name) is None:
+            return f"no {name} (Debian package {package})"
+    done = subprocess.run(
+        ["dmsetup", "version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS
+    )
+    if done.returncode != 0:
+        return "this kernel has no device mapper"
+    return None
+
+
 def _vm() -> str | None:
     if shutil.which("qemu-system-x86_64") is None:
         return "no qemu-system-x86_64 (Debian package qemu-system-x86)"
@@ -78,13 +101,17 @@ def _vm() -> str | None:
 PROBES: Final[dict[str, Callable[[], str | None]]] = {
     "root": _root,
     "mount": _mount,
-    "swtpm": _program("swtpm", "swtpm"),
+    "swtpm": _swtpm,
+    "tpm2_eventlog": _program("tpm2_eventlog", "tpm2-tools"),
     "skopeo": _program("skopeo", "skopeo"),
     "registry": _program("docker-registry", "docker-registry"),
     "umoci": _program("umoci", "umoci"),
     "gpg": _program("gpg", "gnupg"),
+    "bsdtar": _program("bsdtar", "libarchive-tools"),
+    "go": _program("go", "golang"),
     "openssl": _program("openssl", "openssl"),
     "fuse": _fuse,
+    "dm": _device_mapper,
     "vm": _vm,
 }
 """Marker to probe; a probe gives the reason why not, or None."""

@@ -261,7 +261,11 @@ def test_copied_together_links_holes_and_shut_directories_stay(image: Image) -> 
         hard_link(b"b", b"shut/a"),
         symlink(b"l", b"/nowhere", mtime=9),
         tb.header(b"p", flag=b"6"),
-        tb.pax((b"GNU.sparse.size", b"%d" % (1 << 26)), (b"GNU.sparse.map", b"%d,1" % (1 << 25))),
+        tb.pax(
+            (b"GNU.sparse.size", b"%d" % (1 << 26)),
+            (b"GNU.sparse.numblocks", b"1"),
+            (b"GNU.sparse.map", b"%d,1" % ((1 << 26) - 1)),
+        ),
         tb.file(b"sparse", b"x"),
     )
     image.add(file(b"c", b"c"))

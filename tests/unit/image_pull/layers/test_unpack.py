@@ -240,7 +240,9 @@ def test_holes_of_a_sparse_file_take_no_space(tmp_path: Path, version: str) -> N
         tar = tb.header(b"s", flag=b"S", size=5, magic=b"ustar  \0", extra=extra)
     else:
         tar = tb.pax(
-            (b"GNU.sparse.size", b"%d" % size), (b"GNU.sparse.map", b"%d,5" % (size - 5))
+            (b"GNU.sparse.size", b"%d" % size),
+            (b"GNU.sparse.numblocks", b"1"),
+            (b"GNU.sparse.map", b"%d,5" % (size - 5)),
         ) + tb.header(b"s", size=5)
     target, _ = run(tmp_path, tar, tb.padded(b"12345"))
     status = (target / "s").stat()
@@ -257,3 +259,8 @@ def test_many_deep_directories_need_few_descriptors(tmp_path: Path) -> None:
     )
     assert len(noted.implicit) == 500
     assert (target / "d/top").exists()
+
+
+def test_a_hard_link_that_replaces_its_own_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError):
+        run(tmp_path, folder(b"d/"), file(b"d/f"), hard_link(b"d", b"d/f"))

@@ -183,14 +183,15 @@ def sparse(version: bytes, content: bytes) -> bytes:
     if version == b"1.0":
         records = [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0")]
         records += [(b"GNU.sparse.realsize", b"2000"), (b"GNU.sparse.name", name)]
-        return tb.pax(*records) + file(b"s", tb.padded(b"2\n0\n3\n1000\n2\n") + content)
+        return tb.pax(*records) + file(b"s", tb.padded(b"3\n0\n3\n1000\n2\n2000\n0\n") + content)
     if version == b"0.1":
-        places = [(b"GNU.sparse.map", b"0,3,1000,2"), (b"GNU.sparse.name", name)]
+        places = [(b"GNU.sparse.map", b"0,3,1000,2,2000,0"), (b"GNU.sparse.name", name)]
     else:
-        numbers = (b"0", b"3", b"1000", b"2")
-        keys = (b"GNU.sparse.offset", b"GNU.sparse.numbytes") * 2
+        numbers = (b"0", b"3", b"1000", b"2", b"2000", b"0")
+        keys = (b"GNU.sparse.offset", b"GNU.sparse.numbytes") * 3
         places = [*zip(keys, numbers, strict=True)]
-    return tb.pax((b"GNU.sparse.size", b"2000"), *places) + file(name, content)
+    sizes = ((b"GNU.sparse.size", b"2000"), (b"GNU.sparse.numblocks", b"3"))
+    return tb.pax(*sizes, *places) + file(name, content)
 
 
 @pytest.mark.root
@@ -207,7 +208,7 @@ def test_everything_that_pax_can_say_reaches_the_disk(tmp_path: Path) -> None:
     versions = (b"0.0", b"0.1", b"1.0")
     target, _ = run(
         tmp_path,
-        tb.pax((b"path", b"everywhere"), (b"uid", b"5"), flag=b"g"),
+        tb.pax((b"comment", b"of an archiver"), flag=b"g"),
         tb.pax(*records),
         file(b"short", b"1"),
         *(sparse(version, b"abcde") for version in versions),
