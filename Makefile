@@ -3,16 +3,19 @@ SHELL := /bin/sh
 PYTHON_TOOL := .venv/bin/python -m
 .DEFAULT_GOAL := help
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTEST_ADDOPTS MAKEFLAGS MFLAGS
-.PHONY: help setup system demo up check test checklist conformance interop fuzz bench protos locks
+.PHONY: image image-debug image-lock image-boot help setup system wheelhouse demo up check test checklist conformance interop fuzz bench protos locks
 
 help: ## this list
-	@awk -F ' ## ' '/^[a-z]+:.* ## / {sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / {sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## the installed commands in .venv/bin, from the hashed lock
 	@sh tools/setup.sh
 
 system: ## setup, and the system packages that demo and tests can use
 	@sh tools/setup.sh --system
+
+wheelhouse: setup ## the TPM library's wheel, built from the hashed lock into build/wheelhouse
+	@$(PYTHON_TOOL) tools.tpm_library
 
 demo: system ## the main job on the embedded simulator, step by step
 	@$(PYTHON_TOOL) tools.demo
@@ -29,8 +32,8 @@ test: system ## every test this machine can run; says last what it could not
 checklist: setup ## per page of docs/spec: the numbered checks that passing tests prove
 	@$(PYTHON_TOOL) tools.checklist
 
-conformance: setup ## the black-box tests of the daemons alone
-	@$(PYTHON_TOOL) tools.run_tests tests/conformance
+conformance: setup ## the daemons as a black box; FIXTURES=DIR: vendors' real documents too
+	@$(PYTHON_TOOL) tools.run_tests $(if $(FIXTURES),--documents "$(FIXTURES)") tests/conformance tests/documents
 
 interop: system ## the tests against third-party programs alone
 	@$(PYTHON_TOOL) tools.run_tests tests/interop
@@ -47,3 +50,15 @@ protos: setup ## regenerate guest/protos/*_pb2.py and compare
 
 locks: setup ## recompile requirements/py3*.txt, each under its own Python
 	@$(PYTHON_TOOL) tools.locks
+
+image: setup ## the pod VM image: podvm-image/build/production (as root)
+	@cd podvm-image && ../.venv/bin/python -m podvm build
+
+image-debug: setup ## the same with a console, for looking inside
+	@cd podvm-image && ../.venv/bin/python -m podvm build --variant debug
+
+image-lock: setup ## the image's Debian packages resolved anew
+	@cd podvm-image && ../.venv/bin/python -m podvm lock
+
+image-boot: image-debug ## boot the debug variant under emulation and show its report
+	@cd podvm-image && ../.venv/bin/python -m podvm boot

@@ -13,7 +13,7 @@ import msgspec
 from api_server_rest.config import RestConfig
 from api_server_rest.query import Event
 from guest.deadline import Deadline
-from guest.errors import GuestError, UnreachableError
+from guest.errors import GuestError, UnreachableError, UnsupportedError
 from guest.protos import aa_pb2, cdh_pb2
 from guest.protos.methods import (
     EXTEND_RUNTIME_MEASUREMENT,
@@ -115,16 +115,21 @@ class Backends:
             tee = await self._ask_aa(
                 self._aa.call(GET_TEE_TYPE, aa_pb2.GetTeeTypeRequest(), deadline=deadline)
             )
-            more = await self._ask_aa(
-                self._aa.call(
-                    GET_ADDITIONAL_TEES, aa_pb2.GetAdditionalTeesRequest(), deadline=deadline
-                )
-            )
+            more = await self._ask_aa(self._additional_tees(deadline))
             members["tee"] = tee.tee
-            if more.additional_tees:
-                members["additional_tees"] = list(more.additional_tees)
+            if more:
+                members["additional_tees"] = more
         members["feature"] = self._config.feature.value
         return msgspec.json.encode(members)
+
+    async def _additional_tees(self, deadline: Deadline) -> list[str]:
+        """None where the agent is from before there were any."""
+        request = aa_pb2.GetAdditionalTeesRequest()
+        try:
+            found = await self._aa.call(GET_ADDITIONAL_TEES, request, deadline=deadline)
+        except UnsupportedError:
+            return []
+        return list(found.additional_tees)
 
     async def token(self, token_type: str) -> bytes:
         """A new token, as AA gives it.

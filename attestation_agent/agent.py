@@ -41,7 +41,9 @@ class EventJournal(Protocol):
 class TokenFetcher(Protocol):
     """Who has tokens."""
 
-    async def fetch(self, kind: str, deadline: Deadline) -> Secret:
+    async def fetch(
+        self, kind: str, deadline: Deadline, additional_data: str | None = None
+    ) -> Secret:
         """A new token of a kind."""
         ...
 
@@ -95,15 +97,22 @@ class Agent:
         """
         return (await self._collector.additional_evidence(report_data, deadline)).encode("utf-8")
 
-    async def token(self, kind: str, deadline: Deadline) -> Secret:
+    async def token(
+        self, kind: str, deadline: Deadline, additional_data: str | None = None
+    ) -> Secret:
         """A new token; `kind` is matched exactly.
+
+        Args:
+            kind: of the token.
+            deadline: for all of it.
+            additional_data: what the caller wants in the token, where the kind has a place for it.
 
         Raises:
             InvalidInputError: no such kind.
             UnsupportedError: the kind is not configured.
             GuestError: attestation failed.
         """
-        return await self._tokens.fetch(kind, deadline)
+        return await self._tokens.fetch(kind, deadline, additional_data)
 
     async def extend(
         self, domain: str, operation: str, content: str, register: int | None, deadline: Deadline

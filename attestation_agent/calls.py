@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from attestation_agent.config import DEFAULT_SOCKET
 from guest import wire
 from guest.deadline import Deadline
-from guest.errors import DecodeError, InvalidInputError, PeerError
+from guest.errors import DecodeError, InvalidInputError, PeerError, UnsupportedError
 from guest.protos import aa_pb2
 from guest.protos.methods import (
     BIND_INIT_DATA,
@@ -149,7 +149,10 @@ class Calls:
                 return (await self._call(GET_TEE_TYPE, aa_pb2.GetTeeTypeRequest())).tee
             case "get-additional-tees":
                 request = aa_pb2.GetAdditionalTeesRequest()
-                found = await self._call(GET_ADDITIONAL_TEES, request)
+                try:
+                    found = await self._call(GET_ADDITIONAL_TEES, request)
+                except UnsupportedError:  # an agent from before there were any
+                    return ""
                 return "\n".join(found.additional_tees)
             case "get-evidence":
                 data = _decode(arguments.runtime_data, "runtime data")

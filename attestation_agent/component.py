@@ -13,7 +13,8 @@ from attestation_agent.agent import Agent, EventJournal
 from attestation_agent.attesters import detect, detect_devices
 from attestation_agent.attesters.base import Attester, TeeHints
 from attestation_agent.collector import EvidenceCollector
-from attestation_agent.config import AaConfig, ChosenTee
+from attestation_agent.config import AaConfig, AttesterConfig, ChosenTee
+from attestation_agent.default_register import choose_register
 from attestation_agent.launch import LaunchData
 from attestation_agent.rpc import AgentEdge
 from attestation_agent.tokens import TokenSetup, TokenTable
@@ -36,6 +37,18 @@ OpenServer = Callable[[Routes], Server]
 """Makes the server of the routes; it is bound, published and drained here."""
 
 
+class InstanceTeller(Protocol):
+    """Who tells a gateway of this instance."""
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """What attestations carry besides."""
+        ...
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Find out, and tell, until `stop`; never fails."""
+        ...
+
+
 class _KeptJournal(EventJournal, Protocol):
     """An event journal that has a beginning and an end."""
 
@@ -46,6 +59,26 @@ class _KeptJournal(EventJournal, Protocol):
     async def close(self) -> None:
         """Wait for what is under way."""
         ...
+
+
+def _configured(hints: TeeHints, config: AttesterConfig) -> TeeHints:
+    """The hints, with what the configuration says of attesters."""
+    return replace(
+        hints,
+        quote=config.tdx.quote,
+        quoting_service=config.tdx.quoting_service,
+        nvidia=config.nvidia,
+        nvidia_dpu=config.nvidia_dpu,
+    )
+
+
+def _detected(hints: TeeHints, config: AttesterConfig) -> EvidenceCollector:
+    """The attesters of this guest."""
+    try:
+        primary = detect(hints, sample_chosen=config.tee is ChosenTee.SAMPLE)
+        return EvidenceCollector(primary, detect_devices(hints))
+    except GuestError as error:
+        raise PlatformError("start AA") from error
 
 
 class AttestationAgent:
@@ -67,6 +100,7 @@ class AttestationAgent:
         launch: LaunchData | None = None,
         proxies: Proxies | None = None,
         grpc: bool = False,
+        instance: InstanceTeller | None = None,
     ) -> None:
         """Detect the TEEs and construct everything; connect to nothing, import nothing heavy.
 
@@ -77,26 +111,24 @@ class AttestationAgent:
             launch: init data; None is a launch without it.
             proxies: of outbound HTTP.
             grpc: the texts and the method that the gRPC build has of its own.
+            instance: tells a gateway of this instance; None tells nobody.
 
         Raises:
             GuestError: `start AA` and why: no attester for this guest.
         """
         self._launch = launch or LaunchData()
         self._grpc = grpc
-        tdx = config.attester.tdx
-        hints = replace(hints, quote=tdx.quote, quoting_service=tdx.quoting_service)
-        try:
-            sample_chosen = config.attester.tee is ChosenTee.SAMPLE
-            primary = detect(hints, sample_chosen=sample_chosen)
-            collector = EvidenceCollector(primary, detect_devices(hints))
-        except GuestError as error:
-            raise PlatformError("start AA") from error
+        self._instance = instance
+        hints = _configured(hints, config.attester)
+        collector = _detected(hints, config.attester)
+        primary = collector.primary
         self._tokens = TokenTable(
             TokenSetup(
                 configs=config.token_configs,
                 evidence=collector,
                 init_data=self._launch.text,
                 proxies=proxies or Proxies(),
+                headers=tuple if instance is None else instance.headers,
             )
         )
         self._journal = _open_journal(config, primary, hints)
@@ -125,12 +157,22 @@ class AttestationAgent:
             await self._serving(self._server.publish())
             log.info("serving", extra={"address": self._server.address})
             ready()
-            await stop.wait()
+            await self._until(stop)
         finally:
             await self._server.drain()
             if self._journal is not None:
                 await self._journal.close()
             await self._tokens.close()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Wait for `stop`, and tell of this instance meanwhile."""
+        async with asyncio.TaskGroup() as group:
+            telling = None
+            if self._instance is not None:
+                telling = group.create_task(self._instance.run(stop), name="instance")
+            await stop.wait()
+            if telling is not None:
+                telling.cancel()
 
     async def _serving(self, step: Awaitable[None]) -> None:
         try:
@@ -170,5 +212,5 @@ def _open_journal(config: AaConfig, primary: Attester, hints: TeeHints) -> _Kept
     return Journal(
         primary.registers,
         LogFiles(hints.at(DIRECTORY)),
-        default_register=config.eventlog_config.init_pcr,
+        default_register=choose_register(config.eventlog_config.init_pcr, primary.tee),
     )

@@ -5,6 +5,7 @@ Source: docs/spec/attestation-agent.md 2.
 
 import logging
 import math
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -14,7 +15,7 @@ from attestation_agent.attesters.base import QuoteChoice
 from guest.cmdline import CommandLine, find_kbc_params
 from guest.config import RpcConfig
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
-from guest.errors import DecodeError, InvalidInputError
+from guest.errors import DecodeError, InvalidInputError, UnsupportedError
 from guest.log import LogConfig
 from guest.metrics import MetricsConfig
 from guest.rpc.address import TcpAddress, parse_address
@@ -25,9 +26,6 @@ DEFAULT_SOCKET: Final = (
     "unix:///run/confidential-containers/attestation-agent/attestation-agent.sock"
 )
 DEFAULT_GRPC_SOCKET: Final = "127.0.0.1:50002"
-
-DEFAULT_REGISTER: Final = 17
-"""Register of a runtime measurement that names none."""
 
 KBS_CLIENT: Final = "cc_kbc"
 """The only key broker client of `aa_kbc_params` that means a KBS."""
@@ -44,6 +42,8 @@ class CocoAsConfig(msgspec.Struct, frozen=True, kw_only=True):
         timeout: most seconds of one request; without it the caller's deadline alone rules.
         policy_ids: policies that the service appraises by; none at all is its default policy.
         bind_nonce: ask for a nonce first and bind it; then the init data document is sent too.
+        additional_data: pass a caller's `AdditionalData` on; nothing vouches for it.
+        api_key: of a gateway before the service; from `TRUSTEE_API_KEY`.
     """
 
     url: str
@@ -51,6 +51,8 @@ class CocoAsConfig(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     policy_ids: tuple[str, ...] = ()
     bind_nonce: bool = False
+    additional_data: bool = False
+    api_key: str | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < math.inf:
@@ -65,16 +67,28 @@ class KbsConfig(msgspec.Struct, frozen=True, kw_only=True):
         cert: PEM text of one more trust anchor.
         tee_key_algorithm: kind of the key pair that each token is bound to.
         fallback_urls: further addresses of the same Trustee, tried in this order.
+        api_key: of a gateway before it; from `TRUSTEE_API_KEY`, since a file may be public.
     """
 
     url: str
     cert: str | None = None
     tee_key_algorithm: TeeKeyAlgorithm = TeeKeyAlgorithm.EC_P256
     fallback_urls: tuple[str, ...] = ()
+    api_key: str | None = None
 
     def __post_init__(self) -> None:
         if self.tee_key_algorithm is TeeKeyAlgorithm.ML_KEM_768:
-            raise ValueError("tee_key_algorithm ML-KEM-768+A192KW: its keys have no PEM form")
+            _verify_ml_kem()
+
+
+def _verify_ml_kem() -> None:
+    """Refuse now what every attestation would fail with; loads the libraries that it needs."""
+    from guest.crypto.keys import TeeKey
+
+    try:
+        TeeKey.generate(TeeKeyAlgorithm.ML_KEM_768)
+    except UnsupportedError as error:
+        raise ValueError(f"tee_key_algorithm ML-KEM-768+A192KW: {error}") from error
 
 
 class TokenConfigs(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,15 +102,16 @@ class EventLogConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`[eventlog_config]`.
 
     Attributes:
-        init_pcr: register of a measurement that names none; unsigned, 64 bits.
+        init_pcr: register of a measurement that names none; unsigned, 64 bits. Without it 17, and
+            16 where the registers are a TPM's.
         enable_eventlog: keep the event log where the TEE can measure.
     """
 
-    init_pcr: int = DEFAULT_REGISTER
+    init_pcr: int | None = None
     enable_eventlog: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.init_pcr < 1 << 64:
+        if self.init_pcr is not None and not 0 <= self.init_pcr < 1 << 64:
             raise ValueError(f"init_pcr {self.init_pcr} is no unsigned number of 64 bits")
 
 
@@ -137,10 +152,51 @@ class AttesterConfig(msgspec.Struct, frozen=True, kw_only=True):
         tee: `sample` chooses the sample attester where only a TPM would be found; refused where
             the guest has a TEE.
         tdx: what only a TDX guest looks at.
+        nvidia: GPUs in confidential computing mode are attested; without it nobody looks for them.
+        nvidia_dpu: a BlueField DPU is attested; verifiers do not yet agree about its evidence.
     """
 
     tee: ChosenTee | None = None
     tdx: TdxConfig = TdxConfig()
+    nvidia: bool = True
+    nvidia_dpu: bool = False
+
+
+class InstanceType(StrEnum):
+    """Whose instance this guest is."""
+
+    ECS = "aliyun_ecs"
+    EAS = "aliyun_eas"
+
+
+class HeartbeatConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[aa_instance.heartbeat]`.
+
+    Attributes:
+        enabled: tell a Trustee gateway, again and again, that this instance is there.
+        trustee_url: the gateway; `TRUSTEE_URL` beats it.
+        interval_minutes: between two heartbeats.
+    """
+
+    enabled: bool = False
+    trustee_url: str | None = None
+    interval_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.interval_minutes <= 24 * 60:
+            raise ValueError(f"interval_minutes {self.interval_minutes} is not between 0 and 1440")
+
+
+class InstanceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[aa_instance]`: what a Trustee gateway is told of this instance; without it, nothing.
+
+    Attributes:
+        instance_type: where the information is.
+        heartbeat: whether it is repeated.
+    """
+
+    instance_type: InstanceType | None = None
+    heartbeat: HeartbeatConfig = HeartbeatConfig()
 
 
 class AaConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +208,7 @@ class AaConfig(msgspec.Struct, frozen=True, kw_only=True):
     rpc: RpcConfig = RpcConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
+    aa_instance: InstanceConfig = InstanceConfig()
 
 
 def without_file(environment: str | None, command_line: CommandLine) -> AaConfig:
@@ -169,3 +226,35 @@ def without_file(environment: str | None, command_line: CommandLine) -> AaConfig
     if params.name != KBS_CLIENT:
         return AaConfig()
     return AaConfig(token_configs=TokenConfigs(kbs=KbsConfig(url=params.url)))
+
+
+AS_PATH: Final = "/attestation-service"
+"""Where a Trustee gateway has its attestation service."""
+
+
+def with_gateway(config: AaConfig, environment: Mapping[str, str]) -> AaConfig:
+    """The configuration with what the environment says of a Trustee gateway; alone, nothing.
+
+    `TRUSTEE_URL` takes the place of the KBS's and the attestation service's addresses,
+    `TRUSTEE_API_KEY` lets this guest in, `COCO_AS_POLICY_ID` names policies, separated by commas.
+
+    Source: docs/spec/confidential-data-hub.md 12.7.
+    """
+    url = environment.get("TRUSTEE_URL", "").rstrip("/")
+    kbs, coco_as = config.token_configs.kbs, config.token_configs.coco_as
+    if url:
+        kbs = msgspec.structs.replace(kbs or KbsConfig(url=url), url=url, fallback_urls=())
+        coco_as = msgspec.structs.replace(coco_as or CocoAsConfig(url=url), url=f"{url}{AS_PATH}")
+    key = environment.get("TRUSTEE_API_KEY")
+    if key:
+        kbs = kbs and msgspec.structs.replace(kbs, api_key=key)
+        coco_as = coco_as and msgspec.structs.replace(coco_as, api_key=key)
+    policies = tuple(part for part in environment.get("COCO_AS_POLICY_ID", "").split(",") if part)
+    if policies:
+        coco_as = coco_as and msgspec.structs.replace(coco_as, policy_ids=policies)
+    instance = config.aa_instance
+    if url:
+        beat = msgspec.structs.replace(instance.heartbeat, trustee_url=url)
+        instance = msgspec.structs.replace(instance, heartbeat=beat)
+    tokens = TokenConfigs(kbs=kbs, coco_as=coco_as)
+    return msgspec.structs.replace(config, token_configs=tokens, aa_instance=instance)

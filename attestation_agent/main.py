@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from attestation_agent.attesters import available
-from attestation_agent.component import AttestationAgent, OpenServer
+from attestation_agent.component import AttestationAgent, InstanceTeller, OpenServer
 from attestation_agent.config import (
     DEFAULT_GRPC_SOCKET,
     DEFAULT_SOCKET,
     AaConfig,
+    with_gateway,
     without_file,
 )
 from attestation_agent.hints import read_hints
@@ -87,9 +88,20 @@ def open_agent(
         launch=LaunchData.read(document=arguments.initdata_toml, digest=arguments.initdata_digest),
         proxies=Proxies.from_variables(environment),
         grpc=grpc,
+        instance=_instance(config, environment),
     )
     directory = arguments.metrics_dir
     return agent, config.metrics.directory if directory is None else directory
+
+
+def _instance(config: AaConfig, environment: Mapping[str, str]) -> InstanceTeller | None:
+    if config.aa_instance.instance_type is None:
+        return None
+    from attestation_agent.instance import Instance
+
+    proxies = Proxies.from_variables(environment)
+    key = environment.get("TRUSTEE_API_KEY")
+    return Instance(config.aa_instance, environment, proxies, api_key=key)
 
 
 def make_parser(program: str, *, grpc: bool = False) -> argparse.ArgumentParser:
@@ -147,6 +159,7 @@ def _read_config(
     else:
         command_line = CommandLine.parse(read_kernel_command_line())
         config = without_file(environment.get("AA_KBC_PARAMS"), command_line)
+    config = with_gateway(config, environment)
     is_json = config.log.format is LogFormat.JSON
     logs.configure(config.log.level, rust_log=rust_log, json=is_json, journal=journal)
     chosen = config.log.level if rust_log is None else rust_log

@@ -114,7 +114,9 @@ class AgentEdge:
     ) -> aa_pb2.GetTokenResponse:
         with self._failing(self._texts.token), on_behalf_of(context.connection):
             deadline = context.deadline.for_inner_call()
-            token = await self._agent.token(request.TokenType, deadline)
+            has_data = request.HasField("AdditionalData")
+            additional_data = request.AdditionalData if has_data else None
+            token = await self._agent.token(request.TokenType, deadline, additional_data)
         with token:
             return aa_pb2.GetTokenResponse(Token=token.reveal())
 

@@ -8,10 +8,12 @@ import logging
 import os
 from typing import Final
 
+from guest import correlation
 from guest.deadline import Deadline
 from guest.errors import GuestError, PeerError, UnreachableError
 from guest.protos import aa_pb2
-from guest.protos.methods import EXTEND_RUNTIME_MEASUREMENT, GET_TOKEN
+from guest.protos.methods import EXTEND_RUNTIME_MEASUREMENT, GET_EVIDENCE, GET_TOKEN
+from guest.retry import Backoff
 from guest.rpc.method import Channel
 from guest.secret import Secret
 
@@ -19,6 +21,11 @@ log = logging.getLogger(__name__)
 
 TOKEN_SECONDS: Final = 50.0
 """Most seconds for one token: the agent attests for each."""
+
+RESTART_SECONDS: Final = 10.0
+"""Seconds that an agent which answered before, and is gone, has to come back."""
+
+RESTART_BACKOFF: Final = Backoff(first=0.1, most=1.0, attempts=1000)
 
 DOMAIN: Final = "github.com/confidential-containers"
 OPERATION: Final = "PullImage"
@@ -42,24 +49,49 @@ class AgentClient:
 
     def __init__(self, agent: Channel) -> None:
         self._agent = agent
+        self._has_answered = False
 
     async def get_token(self, deadline: Deadline) -> Secret:
-        """One new token with its key, as the agent's JSON.
+        """One new token with its key, as the agent's JSON; a restart of the agent is waited for.
 
         Raises:
             AgentUnreachableError: no connection to the agent.
             GuestError: it attested in vain, or did not answer in time.
         """
         request = aa_pb2.GetTokenRequest(TokenType="kbs")
-        try:
-            response = await self._agent.call(
-                GET_TOKEN, request, deadline=deadline.within(TOKEN_SECONDS)
-            )
-        except UnreachableError as error:
-            raise AgentUnreachableError(
-                f"create AA token provider failed: {self._agent.address}"
-            ) from error
-        return Secret(response.Token)
+        attempt, restarted = 1, deadline.within(RESTART_SECONDS)
+        while True:
+            try:
+                response = await self._agent.call(
+                    GET_TOKEN,
+                    request,
+                    deadline=deadline.within(TOKEN_SECONDS),
+                    metadata=correlation.metadata(),
+                )
+            except UnreachableError as error:
+                if self._has_answered and await RESTART_BACKOFF.pause(attempt, restarted):
+                    attempt += 1
+                    continue
+                raise AgentUnreachableError(
+                    f"create AA token provider failed: {self._agent.address}"
+                ) from error
+            self._has_answered = True
+            return Secret(response.Token)
+
+    async def get_evidence(self, report_data: bytes, deadline: Deadline) -> bytes:
+        """Primary evidence that binds `report_data`, compact JSON text.
+
+        Raises:
+            GuestError: no agent, or it has none.
+        """
+        request = aa_pb2.GetEvidenceRequest(RuntimeData=report_data)
+        response = await self._agent.call(
+            GET_EVIDENCE,
+            request,
+            deadline=deadline.within(TOKEN_SECONDS),
+            metadata=correlation.metadata(),
+        )
+        return response.Evidence
 
     async def measure_pull(self, image: str, digest: str, deadline: Deadline) -> None:
         """Record a pull in the event log; a guest without one, or without an agent, records none.
@@ -81,7 +113,10 @@ class AgentClient:
         )
         try:
             response = await self._agent.call(
-                EXTEND_RUNTIME_MEASUREMENT, request, deadline=deadline
+                EXTEND_RUNTIME_MEASUREMENT,
+                request,
+                deadline=deadline,
+                metadata=correlation.metadata(),
             )
         except UnreachableError as error:
             raise UnreachableError(f"failed to connect to attestation agent: {error}") from error

@@ -8,15 +8,20 @@ from functools import partial
 from pathlib import Path
 
 from cdh.agent import AgentClient
-from cdh.config import CdhConfig
+from cdh.config import DEFAULT_GRPC_SOCKET, DEFAULT_SOCKET, CdhConfig
 from cdh.hub import DataHub
 from cdh.keyprovider.unwrap import LayerKeys
 from cdh.kms import open_decrypter, open_resource_client
 from cdh.kms.base import ResourceClient
 from cdh.kms.site import KmsSite
-from cdh.pulling import LatePuller
+from cdh.pulling import LatePuller, ProviderFile
 from cdh.secrets import keys as secret_keys
 from cdh.secrets.unseal import SecretUnsealer
+from cdh.storage import open_mounts
+from cdh.storage.base import StorageSite
+from cdh.storage.keys import VolumeKeys
+from cdh.storage.mounts import SecureMounts
+from guest.process import DEFAULT_PATH
 from guest.rpc.method import Channel
 from image_pull.config import ImageConfig
 from image_pull.observer import PullObserver, Unobserved
@@ -32,6 +37,7 @@ class Assembly:
         resources: where resources come from; its `run` is for whoever serves long.
         site: what the key management services share.
         puller: made at the first pull.
+        mounts: the volumes that are mounted here.
         aa: leads to the attestation agent.
     """
 
@@ -40,11 +46,13 @@ class Assembly:
     resources: ResourceClient
     site: KmsSite
     puller: LatePuller
+    mounts: SecureMounts
     aa: Channel
 
     async def close(self) -> None:
         """Stop pulls, let go of connections."""
         await self.puller.close()
+        await self.mounts.close()
         await self.site.close()
         await self.resources.close()
         await self.aa.close()
@@ -55,6 +63,9 @@ def assemble(
     aa: Channel,
     runtime_dir: Path,
     pulls: PullObserver = Unobserved(),  # noqa: B008  # has no state
+    path: str = DEFAULT_PATH,
+    *,
+    grpc: bool = False,
 ) -> Assembly:
     """Construct everything; connect to nothing, import nothing heavy.
 
@@ -63,16 +74,19 @@ def assemble(
         aa: leads to the attestation agent; the assembly closes it.
         runtime_dir: the keys of sealed secrets and the credentials of services lie below it.
         pulls: told of image pulls.
+        path: where programs are looked for.
+        grpc: whether the hub listens with gRPC.
 
     Raises:
         ConfigError: there is no source of resources of that name.
     """
     agent = AgentClient(aa)
     resources = open_resource_client(config, agent)
-    site = KmsSite(config, runtime_dir)
+    site = KmsSite(config, runtime_dir, agent)
     opener = partial(open_decrypter, site=site)
     keys = LayerKeys(resources, opener)
-    puller = LatePuller(config.image or ImageConfig(), resources, keys, pulls)
+    providers = _provider_file(config, grpc=grpc)
+    puller = LatePuller(config.image or ImageConfig(), resources, keys, pulls, providers)
     unsealer = SecretUnsealer(
         resources,
         secret_keys.VerificationKeys(resources, runtime_dir / secret_keys.FOLDER),
@@ -80,11 +94,26 @@ def assemble(
         site=site,
         skip_verification=config.skip_sealed_secret_verification,
     )
+    mounts = open_mounts(
+        StorageSite(runtime_dir=runtime_dir, path=path),
+        VolumeKeys(resources, unsealer, config.storage.key_file_dirs),
+        unmount_at_exit=config.storage.unmount_at_exit,
+    )
     hub = DataHub(
         resources=resources,
         keys=keys,
         unsealer=unsealer,
         open_puller=puller.get,
         measurer=agent,
+        mounts=mounts,
     )
-    return Assembly(hub, unsealer, resources, site, puller, aa)
+    return Assembly(hub, unsealer, resources, site, puller, mounts, aa)
+
+
+def _provider_file(config: CdhConfig, *, grpc: bool) -> ProviderFile | None:
+    """The file that says whom to ask for layer keys, where somebody named one."""
+    path = config.ocicrypt_keyprovider_config
+    if path is None:
+        return None
+    own = config.socket or (DEFAULT_GRPC_SOCKET if grpc else DEFAULT_SOCKET)
+    return ProviderFile(path=Path(path), own_address=own, grpc=grpc)

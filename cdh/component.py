@@ -12,20 +12,19 @@ from typing import Final
 import msgspec
 
 from cdh import credentials
+from cdh.agent import AgentClient
 from cdh.assembly import assemble
 from cdh.config import DEFAULT_GRPC_SOCKET, DEFAULT_SOCKET, CdhConfig
 from cdh.rpc import DataHubEdge
-from guest.deadline import Deadline
+from guest.deadline import Deadline, boot_seconds
 from guest.errors import PlatformError, first_failure
+from guest.process import DEFAULT_PATH
 from guest.rpc.method import Channel, Routes
 from guest.rpc.server import Server
 from guest.secret import Secret
 from image_pull.observer import PullObserver, Unobserved
 
 log = logging.getLogger(__name__)
-
-CREDENTIALS_SECONDS: Final = 50.0
-"""Most seconds for all credentials together; launchers that wait less give up before."""
 
 OCICRYPT_FILE: Final = "ocicrypt_config.json"
 
@@ -52,6 +51,8 @@ class ConfidentialDataHub:
         grpc: bool = False,
         runtime_dir: Path = credentials.RUNTIME_DIR,
         pulls: PullObserver = Unobserved(),  # noqa: B008  # has no state
+        started: float | None = None,
+        path: str = DEFAULT_PATH,
     ) -> None:
         """Construct everything; connect to nothing, import nothing heavy.
 
@@ -62,6 +63,8 @@ class ConfidentialDataHub:
             grpc: word failures as the gRPC build does.
             runtime_dir: what CDH writes lies below it.
             pulls: told of image pulls.
+            started: when the process began, in seconds since boot; None for now.
+            path: where programs are looked for.
 
         Raises:
             ConfigError: no source of resources of that name, or a credential's path is refused.
@@ -69,11 +72,15 @@ class ConfidentialDataHub:
         self._config = config
         self._grpc = grpc
         self._runtime_dir = runtime_dir
+        began = boot_seconds() if started is None else started
+        self._credentials_due = Deadline(began + config.credentials_seconds)
         self._placements = credentials.plan(config.credentials, runtime_dir)
-        self._parts = assemble(config, aa, runtime_dir, pulls)
+        self._parts = assemble(config, aa, runtime_dir, pulls, path, grpc=grpc)
         self._resources = self._parts.resources
         exact = config.rpc.exact_status
         self.routes: Final = DataHubEdge(self._parts.hub, grpc=grpc, exact_status=exact).routes()
+        if config.resource_injection.enabled:
+            _serve_injection(self.routes, config, aa, runtime_dir)
         self._server = open_server(self.routes)
 
     async def run(self, *, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -104,9 +111,8 @@ class ConfidentialDataHub:
         """Whether all are stored; not so when `stop` is set before."""
         if not self._placements:
             return True
-        deadline = Deadline.after(CREDENTIALS_SECONDS)
         work = credentials.fetch_and_store(
-            self._placements, self._resources, self._runtime_dir, deadline
+            self._placements, self._resources, self._runtime_dir, self._credentials_due
         )
         async with asyncio.TaskGroup() as tasks:
             storing = tasks.create_task(work, name="cdh credentials")
@@ -130,3 +136,12 @@ class ConfidentialDataHub:
             credentials.write_file(self._runtime_dir, (OCICRYPT_FILE,), content)
         except PlatformError as error:
             raise PlatformError(f"init Hub failed: set configuration envs: {error}") from error
+
+
+def _serve_injection(routes: Routes, config: CdhConfig, aa: Channel, runtime_dir: Path) -> None:
+    """Serve resource injection too; loads what keys need, before the socket is there."""
+    from cdh.injection import ResourceInjection
+    from cdh.injection_rpc import InjectionEdge
+
+    injection = ResourceInjection(config.resource_injection, AgentClient(aa), runtime_dir)
+    InjectionEdge(injection, exact_status=config.rpc.exact_status).bind(routes)

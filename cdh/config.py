@@ -23,6 +23,12 @@ DEFAULT_AA_SOCKET: Final = (
 MAX_CREDENTIALS: Final = 256
 """Most files that are fetched at start."""
 
+CacheSeconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
+"""How long something is kept."""
+
+MAX_CREDENTIALS_SECONDS: Final = 600
+"""Longest that a start may wait for its credentials."""
+
 
 class KbcConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where resources come from.
@@ -33,6 +39,7 @@ class KbcConfig(msgspec.Struct, frozen=True, kw_only=True):
         kbs_cert: PEM, trusted besides the system's roots.
         fallback_urls: further addresses of the same KBS, tried in order.
         offline_files: read by `offline_fs_kbc` after its standard files, in order.
+        api_key: of a gateway before the KBS; from `TRUSTEE_API_KEY`, since a file may be public.
     """
 
     name: str
@@ -40,6 +47,7 @@ class KbcConfig(msgspec.Struct, frozen=True, kw_only=True):
     kbs_cert: str | None = None
     fallback_urls: tuple[str, ...] = ()
     offline_files: tuple[str, ...] = ()
+    api_key: str | None = None
 
     def endpoints(self) -> tuple[str, ...]:
         """All addresses of the KBS, without trailing slashes, the first one first."""
@@ -76,6 +84,36 @@ class RpcConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     exact_status: bool = False
+
+
+class ResourceCacheConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[resource_cache]`: resources of the KBS that are kept in memory; none by default.
+
+    Attributes:
+        seconds: that a resource is kept; 0 for not at all.
+        lifetimes: seconds by resource URI, before `seconds`; 0 has one never kept.
+        max_entries: most resources.
+        max_bytes: most bytes of all together.
+    """
+
+    seconds: CacheSeconds = 0.0
+    lifetimes: dict[str, CacheSeconds] = {}
+    max_entries: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 256
+    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 4 * 1024 * 1024
+
+
+class InjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[resource_injection]`: resources may be pushed into the guest.
+
+    Attributes:
+        enabled: serve the calls for it.
+        seconds: from the key to the resource.
+        max_sessions: keys that wait for a resource at one time.
+    """
+
+    enabled: bool = False
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 300.0
+    max_sessions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
 
 
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,14 +155,42 @@ class AliyunConfig(msgspec.Struct, frozen=True, kw_only=True):
     extra_root_certificates: tuple[str, ...] = ()
 
 
+class KmsServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One key management service that needs no more than credentials and trust.
+
+    Attributes:
+        in_guest_key_path: the directory of its credentials, instead of the standard ones.
+        extra_root_certificates: PEM texts that vouch for it besides the system's roots.
+    """
+
+    in_guest_key_path: str | None = None
+    extra_root_certificates: tuple[str, ...] = ()
+
+
 class KmsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Key management services; the usual variables of the environment fill what is unset.
 
     Attributes:
         aliyun: Alibaba Cloud.
+        aws: AWS KMS and Secrets Manager; of its variables only `AWS_IN_GUEST_KEY_PATH` counts.
+        ehsm: Intel eHSM-KMS.
     """
 
     aliyun: AliyunConfig = AliyunConfig()
+    aws: KmsServiceConfig = KmsServiceConfig()
+    ehsm: KmsServiceConfig = KmsServiceConfig()
+
+
+class StorageConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[storage]`: secure mounts.
+
+    Attributes:
+        key_file_dirs: a volume's key may be a file (`file://`) below these directories only.
+        unmount_at_exit: unmount what was mounted here when the hub stops in good order.
+    """
+
+    key_file_dirs: tuple[str, ...] = ("/run/confidential-containers",)
+    unmount_at_exit: bool = False
 
 
 class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +209,11 @@ class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
         kms: key management services.
         ocicrypt_keyprovider_config: the file that other programs find the key provider in; None
             has CDH write its own.
+        resource_cache: what is kept of the KBS's resources.
+        storage: secure mounts.
+        resource_injection: may resources be pushed.
+        credentials_seconds: from the start of the process, for all credentials; a start that
+            needs longer fails.
     """
 
     kbc: KbcConfig
@@ -156,6 +227,10 @@ class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
     proxy: ProxyConfig | None = None
     kms: KmsConfig = KmsConfig()
     ocicrypt_keyprovider_config: str | None = None
+    resource_cache: ResourceCacheConfig = ResourceCacheConfig()
+    storage: StorageConfig = StorageConfig()
+    resource_injection: InjectionConfig = InjectionConfig()
+    credentials_seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_CREDENTIALS_SECONDS)] = 5.0
 
 
 def effective(
@@ -220,6 +295,7 @@ def _with_environment(kbc: KbcConfig, environment: Mapping[str, str]) -> KbcConf
         kbc,
         kbs_cert=environment.get("KBS_CERT") if kbc.kbs_cert is None else kbc.kbs_cert,
         offline_files=(*kbc.offline_files, *(path for path in files.split(",") if path)),
+        api_key=environment.get("TRUSTEE_API_KEY") or kbc.api_key,
     )
 
 
@@ -239,7 +315,15 @@ def _kms_with_environment(kms: KmsConfig, environment: Mapping[str, str]) -> Kms
         oidc_token_file=pick(own.oidc_token_file, "ALIBABA_CLOUD_OIDC_TOKEN_FILE"),
         role_session_name=pick(own.role_session_name, "ALIBABA_CLOUD_ROLE_SESSION_NAME"),
     )
-    return msgspec.structs.replace(kms, aliyun=aliyun)
+    aws, ehsm = (
+        msgspec.structs.replace(
+            service,
+            in_guest_key_path=environment.get(f"{name}_IN_GUEST_KEY_PATH")
+            or service.in_guest_key_path,
+        )
+        for name, service in (("AWS", kms.aws), ("EHSM", kms.ehsm))
+    )
+    return msgspec.structs.replace(kms, aliyun=aliyun, aws=aws, ehsm=ehsm)
 
 
 def _credentials(text: str) -> tuple[Credential, ...]:

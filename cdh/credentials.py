@@ -75,27 +75,28 @@ async def fetch_and_store(
     runtime_dir: Path,
     deadline: Deadline,
 ) -> None:
-    """Fetch all side by side and store each; the first failure ends the others.
+    """Fetch all side by side, then store them; the first failure ends the others.
 
     Raises:
         ConfigError: `init Hub failed: kbs client get resource failed: ...` (or `kbs client
-            creation failed`); what was stored before stays.
-        PlatformError: a file cannot be written, or something on its way is a symbolic link.
+            creation failed`); nothing was stored.
+        PlatformError: a file cannot be written, or something on its way is a symbolic link; files
+            that were stored before are whole.
     """
-
-    async def one(placement: Placement) -> None:
-        content = await _fetch(placement.uri, resources, deadline)
-        write_file(runtime_dir, placement.parts, content)
-
     try:
         async with asyncio.TaskGroup() as tasks:
-            for number, placement in enumerate(placements):
-                tasks.create_task(one(placement), name=f"credential-{number}")
+            fetching = [
+                tasks.create_task(_fetch(one.uri, resources, deadline), name=f"credential-{number}")
+                for number, one in enumerate(placements)
+            ]
     except BaseExceptionGroup as group:
         first = next((e for e in group.exceptions if isinstance(e, GuestError)), None)
         if first is None:
             raise
         raise first from first.__cause__
+    for placement, fetched in zip(placements, fetching, strict=True):
+        with fetched.result() as content:
+            write_file(runtime_dir, placement.parts, content)
 
 
 async def _fetch(uri: ResourceUri, resources: ResourceClient, deadline: Deadline) -> Secret:
@@ -178,7 +179,12 @@ def _replace(folder: int, name: str, content: Secret) -> None:
     with suppress(FileNotFoundError):  # nothing was left by an earlier process
         os.unlink(temporary, dir_fd=folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(content.reveal())
-    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    file = os.open(temporary, flags, 0o600, dir_fd=folder)
+    try:
+        with open(file, "wb") as stream:
+            os.fchmod(file, 0o600)
+            stream.write(content.reveal())
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        os.unlink(temporary, dir_fd=folder)  # part of a secret must not stay
+        raise

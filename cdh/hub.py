@@ -6,7 +6,7 @@ Source: docs/spec/confidential-data-hub.md 4.2, 9 and 11.
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -56,6 +56,16 @@ class Puller(Protocol):
         ...
 
 
+class VolumeMounter(Protocol):
+    """What is used of secure mounts."""
+
+    async def mount(
+        self, volume_type: str, options: Mapping[str, str], mount_point: str, deadline: Deadline
+    ) -> None:
+        """Mount a volume, or leave nothing of it."""
+        ...
+
+
 class PullMeasurer(Protocol):
     """Whoever records pulls in the guest's event log."""
 
@@ -73,6 +83,7 @@ class DataHub:
         unsealer: opens sealed secrets.
         open_puller: makes the puller; called at the first pull, and again after a failure.
         measurer: records pulls.
+        mounts: mounts volumes; None where none are mounted.
     """
 
     def __init__(
@@ -83,12 +94,14 @@ class DataHub:
         unsealer: SecretUnsealer,
         open_puller: Callable[[], Awaitable[Puller]],
         measurer: PullMeasurer,
+        mounts: VolumeMounter | None = None,
     ) -> None:
         self._resources = resources
         self._keys = keys
         self._unsealer = unsealer
         self._open_puller = open_puller
         self._measurer = measurer
+        self._mounts = mounts
 
     async def get_resource(self, uri: str, deadline: Deadline) -> Secret:
         """The bytes of a resource.
@@ -130,16 +143,21 @@ class DataHub:
         except GuestError as error:
             raise HubError("Unseal Secret failed") from error
 
-    async def secure_mount(self, volume_type: str, mount_point: str, deadline: Deadline) -> str:
+    async def secure_mount(
+        self, volume_type: str, options: Mapping[str, str], mount_point: str, deadline: Deadline
+    ) -> str:
         """Mount a volume; give the mount point.
 
         Raises:
             HubError: `Secure Mount failed`.
         """
-        del mount_point, deadline
-        raise HubError("Secure Mount failed") from UnsupportedError(
-            f"this build mounts no volumes of type {volume_type[:40]!r}"
-        )
+        try:
+            if self._mounts is None:
+                raise UnsupportedError("no volumes are mounted here")
+            await self._mounts.mount(volume_type, options, mount_point, deadline)
+        except GuestError as error:
+            raise HubError("Secure Mount failed") from error
+        return mount_point
 
     async def pull_image(self, image: str, bundle: str, deadline: Deadline) -> str:
         """Pull an image into a bundle and have the pull measured; give the manifest's digest.

@@ -22,7 +22,7 @@ from guest.errors import ConfigError, InvalidInputError
 from guest.log import LogFormat
 from guest.metrics import DIRECTORY as METRICS_DIRECTORY
 from guest.metrics import CallMetrics, Metrics, MetricsServer
-from guest.process import harden
+from guest.process import DEFAULT_PATH, harden, started_at
 from guest.rpc.address import UnixAddress, parse_address, parse_tcp
 from guest.rpc.method import Channel, Routes
 from guest.rpc.server import CallObserver, Server
@@ -56,7 +56,7 @@ def _run(program: str, *, grpc: bool) -> NoReturn:
 
     async def build() -> Sequence[Component]:
         metrics = Metrics()
-        hub = open_hub(arguments, environment, metrics, grpc=grpc)
+        hub = open_hub(arguments, environment, metrics, grpc=grpc, started=started_at())
         return (hub, MetricsServer(metrics, program, directory=arguments.metrics_dir))
 
     main_loop(build, program=program, notify_socket=environment.get("NOTIFY_SOCKET"))
@@ -69,6 +69,7 @@ def open_hub(
     *,
     aa: Channel | None = None,
     grpc: bool = False,
+    started: float | None = None,
 ) -> ConfidentialDataHub:
     """The service that command line and environment ask for.
 
@@ -78,6 +79,7 @@ def open_hub(
         metrics: counts its calls and pulls.
         aa: leads to the attestation agent; None for the configured socket.
         grpc: build the gRPC service.
+        started: when the process began, in seconds since boot; None for now.
 
     Raises:
         GuestError: the configuration is wrong.
@@ -90,6 +92,8 @@ def open_hub(
         grpc=grpc,
         runtime_dir=arguments.runtime_dir,
         pulls=PullMetrics(metrics),
+        started=started,
+        path=environment.get("PATH", DEFAULT_PATH),
     )
 
 

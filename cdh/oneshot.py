@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from cdh import credentials
 from cdh.assembly import Assembly, assemble
 from cdh.config import CdhConfig
@@ -128,6 +130,8 @@ async def run(arguments: argparse.Namespace, config: CdhConfig, aa: Channel) -> 
     Raises:
         GuestError: it failed.
     """
+    storage = msgspec.structs.replace(config.storage, unmount_at_exit=False)
+    config = msgspec.structs.replace(config, storage=storage)
     parts = assemble(config, aa, arguments.runtime_dir)
     try:
         await _store_credentials(parts, config, arguments.runtime_dir)
@@ -187,5 +191,7 @@ async def _mount(hub: DataHub, path: Path) -> str:
     except DecodeError as error:
         raise InvalidInputError(f"{path} is no storage document") from error
     deadline = Deadline.after(MOUNT_SECONDS)
-    mounted = await hub.secure_mount(storage.volume_type, storage.mount_point, deadline)
+    mounted = await hub.secure_mount(
+        storage.volume_type, storage.options, storage.mount_point, deadline
+    )
     return f"mount path: {mounted}"

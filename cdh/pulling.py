@@ -6,8 +6,10 @@ Source: docs/spec/image-pull.md 1.2.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from cdh.hub import Puller
 from cdh.keyprovider.unwrap import LayerKeys
@@ -16,6 +18,7 @@ from guest.deadline import Deadline
 from guest.secret import Secret
 from image_pull.config import ImageConfig
 from image_pull.observer import PullObserver
+from image_pull.ocicrypt.protocol import KeyUnwrapper
 
 
 class PullerResources:
@@ -33,6 +36,21 @@ class PullerResources:
         return await self._resources.fetch(parse_resource_uri(uri), deadline)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderFile:
+    """An ocicrypt configuration that somebody else wrote: it says whom to ask for layer keys.
+
+    Attributes:
+        path: the file.
+        own_address: where this hub listens, which the file may name too.
+        grpc: whether it listens with gRPC.
+    """
+
+    path: Path
+    own_address: str
+    grpc: bool = False
+
+
 class LatePuller:
     """Makes the puller when it is first asked for.
 
@@ -41,6 +59,7 @@ class LatePuller:
         resources: for policy, credentials and registry rules.
         keys: for encrypted layers.
         observer: told of pulls, layers and the jail.
+        providers: the file that names the key providers; None where this hub is the only one.
     """
 
     def __init__(
@@ -49,11 +68,14 @@ class LatePuller:
         resources: ResourceClient,
         keys: LayerKeys,
         observer: PullObserver,
+        providers: ProviderFile | None = None,
     ) -> None:
         self._config = config
         self._observer = observer
         self._resources = PullerResources(resources)
         self._keys = keys
+        self._providers = providers
+        self._let_go: Callable[[], Awaitable[None]] | None = None
         self._opening = asyncio.Lock()
         self._puller: Puller | None = None
 
@@ -67,16 +89,42 @@ class LatePuller:
             async with self._opening:
                 if self._puller is None:
                     build = await asyncio.to_thread(_import_puller)
-                    self._puller = build(self._config, self._resources, self._keys, self._observer)
+                    keys = await self._unwrapper()
+                    self._puller = build(self._config, self._resources, keys, self._observer)
         return self._puller
+
+    async def _unwrapper(self) -> KeyUnwrapper:
+        """This hub, or the providers of the file."""
+        if self._providers is None:
+            return self._keys
+        found = await asyncio.to_thread(_open_providers, self._providers, self._keys)
+        self._let_go = found.close
+        return found
 
     async def close(self) -> None:
         """Stop what is under way, if there ever was a pull."""
         if self._puller is not None:
             await self._puller.close()
+        if self._let_go is not None:
+            await self._let_go()
 
 
-_Build: TypeAlias = Callable[[ImageConfig, PullerResources, LayerKeys, PullObserver], Puller]
+class _Providers(KeyUnwrapper, Protocol):
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+_Build: TypeAlias = Callable[[ImageConfig, PullerResources, KeyUnwrapper, PullObserver], Puller]
+
+
+def _open_providers(file: ProviderFile, own: KeyUnwrapper) -> _Providers:
+    """Runs in a thread, for its imports."""
+    from image_pull.ocicrypt.configured import ConfiguredProviders
+    from image_pull.ocicrypt.providers import own_entry
+
+    address = own_entry(file.own_address, grpc=file.grpc)
+    return ConfiguredProviders(file.path, own=own, own_address=address)
 
 
 def _import_puller() -> _Build:

@@ -84,7 +84,9 @@ class DataHubEdge:
         """`SecureMount`."""
         deadline = context.deadline.for_inner_call()
         mount_path = await self._answer(
-            self._hub.secure_mount(request.volume_type, request.mount_point, deadline)
+            self._hub.secure_mount(
+                request.volume_type, dict(request.options), request.mount_point, deadline
+            )
         )
         return cdh_pb2.SecureMountResponse(mount_path=mount_path)
 

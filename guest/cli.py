@@ -13,10 +13,25 @@ from guest.version import VERSION
 
 DEFAULT_BIND: Final = "127.0.0.1:8006"
 
+ALIASES: Final = {
+    "secret": "seal secrets, open them, make keys (the command `secret`)",
+    "kbs": "attest to a KBS and print a resource (the command `trustee-attester`)",
+}
+"""Commands of their own that are this one's too."""
+
+TOOLS: Final = {
+    "image": "encrypt images",
+    "initdata": "build and inspect init data",
+    "config": "check configuration files",
+    "doctor": "what this guest has, what answers, what is missing",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; exit status 0, 1 for a failure, 2 for a wrong command line."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and words[0] in ALIASES:
+        return _run_alias(words)
     parser = argparse.ArgumentParser(
         prog="guest",
         allow_abbrev=False,
@@ -25,27 +40,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-V", "--version", action="version", version=f"guest {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
-    if words and words[0] != "serve":
-        from guest.commands import initdata
-        from image_pull import tools as image_tools
-
-        image_tools.add_commands(commands)
-        initdata.add_commands(commands)
-    else:
-        commands.add_parser("image", help="encrypt images")
-        commands.add_parser("initdata", help="build and inspect init data")
+    _add_tools(commands, in_full=bool(words) and words[0] != "serve")
     options = parser.parse_args(words)
     if options.command == "serve":
         from guest.commands.serve import serve
 
         serve(options, dict(os.environ))
-    if options.command == "initdata":
-        from guest.commands import initdata
+    return _run_tool(options)
 
-        return initdata.run(options)
-    from guest.commands import image
 
-    return image.run(options, dict(os.environ))
+def _run_alias(words: Sequence[str]) -> int:
+    """Another command of ours under this one's name."""
+    if words[0] == "secret":
+        from cdh.tools import secret_main
+
+        return secret_main(words[1:])
+    from attestation_agent.tools import attester_main
+
+    return attester_main(words[1:])
+
+
+def _run_tool(options: argparse.Namespace) -> int:
+    environment = dict(os.environ)
+    match options.command:
+        case "initdata":
+            from guest.commands import initdata
+
+            return initdata.run(options)
+        case "config":
+            from guest.commands import config
+
+            return config.run(options)
+        case "doctor":
+            from guest.commands import doctor
+
+            return doctor.run(options, environment)
+        case _:
+            from guest.commands import image
+
+            return image.run(options, environment)
+
+
+def _add_tools(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", *, in_full: bool
+) -> None:
+    """The commands for people; only their names where none of them is meant."""
+    for name, text in ALIASES.items():
+        commands.add_parser(name, help=text)
+    if not in_full:
+        for name, text in TOOLS.items():
+            commands.add_parser(name, help=text)
+        return
+    from guest.commands import config, doctor, initdata
+    from image_pull import tools as image_tools
+
+    image_tools.add_commands(commands)
+    initdata.add_commands(commands)
+    config.add_commands(commands)
+    doctor.add_commands(commands)
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -42,6 +42,9 @@ class RpcConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _AT_PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_TOML_KEY: Final = re.compile(r"\s*([a-z][a-z0-9_.-]{0,60})\s*=", re.ASCII)
+"""Ours are lower case; anything else before an `=` may be a piece of somebody's secret."""
+
 _TOML_LINE: Final = re.compile(r"\(at line (?P<line>[0-9]+), column [0-9]+\)")
 
 
@@ -152,8 +155,11 @@ def _parse_toml(text: str) -> object:
         line = int(match["line"]) if match else len(lines)
         what = _TOML_LINE.sub("", str(error)).strip()
         shown = lines[min(line, len(lines)) - 1]
-        key = shown.partition("=")[0].strip() if "=" in shown else ""
-        near = f", key {key[:80]}" if key else ""
+        before = "\n".join(lines[: line - 1])
+        is_inside = any(before.count(quotes) % 2 for quotes in ("'''", '"""'))
+        key = _TOML_KEY.match(shown)
+        # Inside a text of several lines, what looks like a key is part of a value.
+        near = f", key {key[1]}" if key and not is_inside else ""
         raise DecodeError(f"line {line}{near}: {what}") from None
 
 

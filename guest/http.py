@@ -5,6 +5,7 @@ from the environment: what a request carries is what its caller gave.
 """
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +26,9 @@ from guest.errors import (
     foreign_text,
 )
 from guest.proxies import Proxies
+
+WHOLE_BODY: Final = 512 * 1024
+"""Longest request body, in bytes, written in one piece; a longer one would hold the loop."""
 
 CONNECT_LIMIT: Final = 10.0
 """Seconds for the TCP connection alone, where nobody says otherwise."""
@@ -241,7 +245,7 @@ class HttpClient:
             method,
             URL(url, encoded=True),
             headers=headers,
-            data=body,
+            data=io.BytesIO(body) if body is not None and len(body) > WHOLE_BODY else body,
             proxy=self._proxies.for_url(url),
             allow_redirects=False,
         )

@@ -15,6 +15,7 @@ from typing import Final, TextIO
 
 import msgspec
 
+from guest import correlation
 from guest.errors import ConfigError, DecodeError
 
 TRACE: Final = 5
@@ -198,6 +199,9 @@ def _extras(record: logging.LogRecord) -> dict[str, object]:
     fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
     if record.exc_info and record.exc_info[0] is not None:
         fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+    identity = correlation.current()
+    if identity is not None:
+        fields.setdefault("request", identity)
     return {name: _bounded(value) for name, value in fields.items()}
 
 

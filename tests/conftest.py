@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["support.coroutines", "support.gates", "support.checklist"]
+pytest_plugins = [
+    "support.coroutines",
+    "support.gates",
+    "support.documents",
+    "support.checklist",
+]
 
 settings.register_profile(
     "default",

@@ -17,6 +17,7 @@ CODE: Final = (
     "image_pull",
     "api_server_rest",
     "simulator",
+    "podvm-image/podvm",
     "tests",
     "tools",
 )

@@ -2,17 +2,21 @@
 
 Every page ends in a "Conformance checklist" of numbered lines. A test says which of them it
 proves with `@pytest.mark.spec("page", n, ...)`; a whole test run records what passed.
+`built=True` marks what was proven on built data, for want of the vendors' files; what needs
+somebody else's program is named and not counted (`tools.foreign_checks`).
 """
 
 import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tools import run_tests
+from tools.foreign_checks import NEEDS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGES: Final = ROOT / "docs" / "spec"
@@ -92,24 +96,68 @@ def ranges(numbers: set[int]) -> str:
     return ", ".join("-".join(map(str, part)) for part in parts) or "none"
 
 
-def report(pages: list[Page], record: dict[str, dict[str, dict[str, list[str]]]]) -> str:
-    """The table, then every check that nothing proves."""
+def foreign(page: Page, have: set[int]) -> dict[int, str]:
+    """The unproven checks that need somebody else's program, and which."""
+    return {number: what for number, what in NEEDS.get(page.name, {}).items() if number not in have}
+
+
+def report(
+    pages: list[Page],
+    record: dict[str, dict[str, dict[str, list[str]]]],
+    built: Mapping[str, Sequence[int]],
+) -> str:
+    """The table, what was proven on built data, then every check that nothing proves.
+
+    Args:
+        pages: all pages.
+        record: page to numbers to outcomes to tests.
+        built: page to the numbers that were proven on built data.
+    """
     lines = [f"{'page':28} {'proven':>9}   which"]
     total = done = 0
     for page in pages:
         have = proven(page, record)
-        total, done = total + len(page.checks), done + len(have)
-        lines.append(f"{page.name:28} {len(have):4} of {len(page.checks):3}  {ranges(have)}")
+        count = len(page.checks) - len(foreign(page, have))
+        total, done = total + count, done + len(have)
+        lines.append(f"{page.name:28} {len(have):4} of {count:3}  {ranges(have)}")
     lines.append(f"{'all':28} {done:4} of {total:3}")
+    lines += _on_built_data(pages, record, built)
     for page in pages:
-        missing = set(page.checks) - proven(page, record)
+        have = proven(page, record)
+        missing = set(page.checks) - have - set(foreign(page, have))
         if missing:
             lines += ["", f"{page.name}: proven by no passing test"]
         for number in sorted(missing):
             text = page.checks[number]
             short = text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
             lines.append(f"  {number:3}. {short}")
+    needed = [
+        (page, *item) for page in pages for item in foreign(page, proven(page, record)).items()
+    ]
+    if needed:
+        lines += ["", "needs a program of another project, not counted"]
+        lines += [f"  {page.name} {number}: needs {what}" for page, number, what in needed]
     return "\n".join(lines)
+
+
+def _on_built_data(
+    pages: list[Page],
+    record: dict[str, dict[str, dict[str, list[str]]]],
+    built: Mapping[str, Sequence[int]],
+) -> list[str]:
+    """The checks whose proof would be better with the vendors' files."""
+    shown = [
+        f"  {page.name}: {ranges(which)}"
+        for page in pages
+        if (which := set(built.get(page.name, ())) & proven(page, record))
+    ]
+    if not shown:
+        return []
+    return [
+        "",
+        "proven on built data; make conformance FIXTURES=DIR runs them on real files",
+        *shown,
+    ]
 
 
 def main() -> int:
@@ -127,7 +175,8 @@ def main() -> int:
     if not record.exists():
         print("The tests left no record.")
         return 1
-    print(report(load_pages(), json.loads(record.read_text())["checks"]))
+    found = json.loads(record.read_text())
+    print(report(load_pages(), found["checks"], found.get("built", {})))
     return 0
 
 

@@ -1,5 +1,7 @@
 """Compiles `requirements/py3*.txt`: one hashed lock per Python minor, under that Python.
 
+`requirements/tpm.txt` is compiled under the first of them and serves all.
+
 Needs `python3.11`, `python3.12` and `python3.13` on PATH; `--upgrade` moves all pins.
 """
 
@@ -38,20 +40,18 @@ def run(*command: str | Path) -> None:
         raise SystemExit(f"{command[0]} failed with status {done.returncode}")
 
 
-def compile_lock(minor: str, python: str, upgrade: bool) -> None:
+def compile_lock(python: str, source: str, name: str, options: list[str]) -> None:
     """Compile one lock in a fresh environment of that Python.
 
     Raises:
         SystemExit: the compiler failed, or wrote what a lock must not hold.
     """
-    name = f"py{minor.replace('.', '')}.txt"
     with tempfile.TemporaryDirectory() as directory:
         venv = Path(directory)
         run(python, "-I", "-m", "venv", venv)
         run(venv / "bin" / "pip", "install", "--quiet", "pip-tools")
-        extra = ["--upgrade"] if upgrade else []
         compiler = venv / "bin" / "pip-compile"
-        run(compiler, *OPTIONS, *extra, f"--output-file={name}", "dev.in")
+        run(compiler, *OPTIONS, *options, f"--output-file={name}", source)
     found = FOREIGN.search((REQUIREMENTS / name).read_text())
     if found is not None:
         raise SystemExit(f"{name} holds {found[0]!r}")
@@ -63,13 +63,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--upgrade", action="store_true", help="move all pins")
     options = parser.parse_args()
+    extra = ["--upgrade"] if options.upgrade else []
     absent = []
     for minor in MINORS:
         python = shutil.which(f"python{minor}")
         if python is None:
             absent.append(minor)
-        else:
-            compile_lock(minor, python, options.upgrade)
+            continue
+        name = f"py{minor.replace('.', '')}.txt"
+        compile_lock(python, "dev.in", name, extra)
+        if minor == MINORS[0]:
+            compile_lock(python, "tpm.in", "tpm.txt", [*extra, f"--constraint={name}"])
     if absent:
         print(f"not compiled, no such Python: {', '.join(absent)}")
     return 1 if absent else 0

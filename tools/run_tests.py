@@ -73,15 +73,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("paths", nargs="*", help="folders or files; default: everything")
     parser.add_argument("--quick", action="store_true", help="without tests marked slow")
+    parser.add_argument(
+        "--documents", metavar="DIR", help="vendors' real files instead of built ones"
+    )
     options = parser.parse_args()
     started = time.monotonic()
-    whole = not options.paths and not options.quick
+    whole = not options.paths and not options.quick and not options.documents
     record = RECORD if whole else RECORD.with_name("partial-checklist.json")
     paths = [path for path in options.paths if (ROOT / path).exists()]
     if options.paths and not paths:
         print(f"no tests yet under {' '.join(options.paths)}")
         return 0
-    status = run(paths, record, ["-m", "not slow"] if options.quick else [])
+    extra = ["-m", "not slow"] if options.quick else []
+    if options.documents:
+        extra += ["--real-documents", os.path.abspath(options.documents)]
+    status = run(paths, record, extra)
     sys.stdout.flush()
     print(f"\npytest ended with status {status} after {time.monotonic() - started:.0f} s")
     print(could_not_run(record), flush=True)

@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-from tools import system_packages
+from tools import system_packages, tpm_library
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 VENV: Final = ROOT / ".venv"
@@ -119,7 +119,10 @@ def main() -> int:
         install()
         STAMP.write_text(wanted)
         print(f"setup: {len(scripts())} commands in .venv/bin", file=sys.stderr)
-    return system_packages.install_missing() if options.system else 0
+    if not options.system:
+        return 0
+    status = system_packages.install_missing()
+    return max(status, tpm_library.install())
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ Source: docs/spec/attesters.md 1.2; docs/ARCHITECTURE.md, decision 10.
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from attestation_agent.attesters.base import Attester, TeeHints
-from attestation_agent.hardware import device, tpm, tsm
+from attestation_agent.hardware import device, tsm
+from attestation_agent.hardware import tpm as tpm_node
 from attestation_agent.hardware.kernel import KERNEL
 from attestation_agent.hardware.steps import Steps
 from guest.errors import PlatformError, UnsupportedError
@@ -87,10 +89,6 @@ def available() -> tuple[Tee, ...]:
     return tuple(entry.tee for entry in (*ATTESTERS, *DEVICES) if entry.open is not None)
 
 
-def _node(path: str) -> Callable[[TeeHints], bool]:
-    return lambda hints: device.exists(hints.at(path))
-
-
 def _has_tdx(hints: TeeHints) -> bool:
     if any(_exists(hints, node) for node in device.TDX_NODES):
         return True
@@ -112,18 +110,42 @@ def _has_sgx(hints: TeeHints) -> bool:
     return hints.occlum or device.find_text(hints.at("/dev/attestation/attestation_type")) == "dcap"
 
 
-def _has_paravisor(hints: TeeHints) -> bool:
+def _has_paravisor(kind: tpm_node.Paravisor) -> Callable[[TeeHints], bool]:
+    return lambda hints: _find_paravisor(hints) is kind
+
+
+def _find_paravisor(hints: TeeHints) -> tpm_node.Paravisor:
     """Azure's paravisor keeps its report, of either TEE, in the virtual TPM."""
     path = _find_tpm(hints)
     if path is None:
-        return False
+        return tpm_node.Paravisor.NONE
     try:
-        return tpm.has_nv_index(tpm.resource_manager(path), tpm.PARAVISOR_INDEX)
+        return tpm_node.find_paravisor(tpm_node.resource_manager(path))
     except PermissionError as error:
         # An unprivileged agent cannot ask the TPM; elsewhere than on Azure it need not.
-        if device.find_text(hints.at(tpm.ASSET_TAG_FILE)) == tpm.AZURE_ASSET_TAG:
+        if device.find_text(hints.at(tpm_node.ASSET_TAG_FILE)) == tpm_node.AZURE_ASSET_TAG:
             raise PlatformError(f"{path} may not be opened, and this is Azure") from error
+        return tpm_node.Paravisor.NONE
+
+
+def _has_snp(hints: TeeHints) -> bool:
+    if any(_exists(hints, path) for path in device.SNP_MARKS):
+        return True
+    return _report_provider(hints) == "sev_guest"
+
+
+def _has_csv(hints: TeeHints) -> bool:
+    return _exists(hints, "/dev/csv-guest")
+
+
+def _has_hygon_dcu(hints: TeeHints) -> bool:
+    if not _exists(hints, "/dev/mkfd"):
         return False
+    kernel, nodes = hints.kernel or KERNEL, hints.at(device.KFD_NODES)
+    if not _exists(hints, device.KFD_NODES):
+        return False
+    with Steps().at(nodes, "list"):
+        return bool(kernel.list_names(nodes))
 
 
 def _has_cca(hints: TeeHints) -> bool:
@@ -138,7 +160,7 @@ def _has_se(hints: TeeHints) -> bool:
 
 
 def _find_tpm(hints: TeeHints) -> str | None:
-    candidates = tpm.DEVICES if hints.tpm_device is None else (hints.tpm_device,)
+    candidates = tpm_node.DEVICES if hints.tpm_device is None else (hints.tpm_device,)
     paths = (hints.at(candidate) for candidate in candidates)
     return next((path for path in paths if device.exists(path)), None)
 
@@ -156,6 +178,106 @@ def _open_tdx(hints: TeeHints) -> Attester:
     return open_tdx(hints)
 
 
+def _open_sgx(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.sgx import open_sgx
+
+    return open_sgx(hints)
+
+
+def _open_snp(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.snp import open_snp
+
+    return open_snp(hints)
+
+
+def _open_csv(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.csv import open_csv
+
+    return open_csv(hints)
+
+
+def _open_hygon_dcu(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.hygon_dcu import open_hygon_dcu
+
+    return open_hygon_dcu(hints)
+
+
+def _open_cca(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.cca import open_cca
+
+    return open_cca(hints)
+
+
+def _open_se(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.se import open_se
+
+    return open_se(hints)
+
+
+def _has_nvidia(hints: TeeHints) -> bool:
+    if not hints.nvidia or not _exists(hints, device.NVIDIA_DRIVER):
+        return False
+    from attestation_agent.attesters.nvidia import has_nvidia
+
+    return has_nvidia(hints)
+
+
+def _open_nvidia(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.nvidia import open_nvidia
+
+    return open_nvidia(hints)
+
+
+def _has_nvidia_dpu(hints: TeeHints) -> bool:
+    if not hints.nvidia_dpu:
+        return False
+    from attestation_agent.attesters.nvidia_dpu import has_nvidia_dpu
+
+    return has_nvidia_dpu(hints)
+
+
+def _open_nvidia_dpu(hints: TeeHints) -> Attester:
+    from attestation_agent.attesters.nvidia_dpu import open_nvidia_dpu
+
+    return open_nvidia_dpu(hints)
+
+
+def _tpm_path(hints: TeeHints) -> str:
+    path = _find_tpm(hints)
+    if path is None:
+        raise PlatformError("the TPM that was here a moment ago is gone")
+    return path
+
+
+@contextmanager
+def _with_tpm_library(tee: Tee) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UnsupportedError(
+            f"this guest has {tee}, whose evidence needs the library tpm2-pytss (the extra `tpm`, "
+            "on libtss2), which cannot be loaded"
+        ) from error
+
+
+def _open_az_tdx(hints: TeeHints) -> Attester:
+    with _with_tpm_library(Tee.AZ_TDX_VTPM):
+        from attestation_agent.attesters.az_tdx_vtpm import open_az_tdx
+    return open_az_tdx(hints, _tpm_path(hints))
+
+
+def _open_az_snp(hints: TeeHints) -> Attester:
+    with _with_tpm_library(Tee.AZ_SNP_VTPM):
+        from attestation_agent.attesters.az_snp_vtpm import open_az_snp
+    return open_az_snp(hints, _tpm_path(hints))
+
+
+def _open_tpm(hints: TeeHints) -> Attester:
+    with _with_tpm_library(Tee.TPM):
+        from attestation_agent.attesters.tpm import open_tpm
+    return open_tpm(hints, _tpm_path(hints))
+
+
 def _open_sample(hints: TeeHints) -> Attester:
     from attestation_agent.attesters.sample import SampleAttester
 
@@ -170,21 +292,28 @@ def _open_sample_device(hints: TeeHints) -> Attester:
 
 ATTESTERS: Final = (
     AttesterEntry(Tee.TDX, present=_has_tdx, open=_open_tdx),
-    AttesterEntry(Tee.SGX, present=_has_sgx, open=None),
-    AttesterEntry(Tee.AZ_TDX_VTPM, present=_has_paravisor, open=None),
-    AttesterEntry(Tee.AZ_SNP_VTPM, present=_has_paravisor, open=None),
-    AttesterEntry(Tee.SNP, present=_node("/sys/devices/platform/sev-guest"), open=None),
-    AttesterEntry(Tee.CSV, present=_node("/dev/csv-guest"), open=None),
-    AttesterEntry(Tee.CCA, present=_has_cca, open=None),
-    AttesterEntry(Tee.SE, present=_has_se, open=None),
-    AttesterEntry(Tee.TPM, present=_has_tpm, open=None),
+    AttesterEntry(Tee.SGX, present=_has_sgx, open=_open_sgx),
+    AttesterEntry(
+        Tee.AZ_TDX_VTPM, present=_has_paravisor(tpm_node.Paravisor.TDX), open=_open_az_tdx
+    ),
+    AttesterEntry(
+        Tee.AZ_SNP_VTPM, present=_has_paravisor(tpm_node.Paravisor.SNP), open=_open_az_snp
+    ),
+    AttesterEntry(Tee.SNP, present=_has_snp, open=_open_snp),
+    AttesterEntry(Tee.CSV, present=_has_csv, open=_open_csv),
+    AttesterEntry(Tee.CCA, present=_has_cca, open=_open_cca),
+    AttesterEntry(Tee.SE, present=_has_se, open=_open_se),
+    AttesterEntry(Tee.TPM, present=_has_tpm, open=_open_tpm),
     AttesterEntry(Tee.SAMPLE, present=lambda _: True, open=_open_sample),
 )
 """Primary TEEs; the first that is present is this guest's."""
 
 DEVICES: Final = (
+    AttesterEntry(Tee.NVIDIA, present=_has_nvidia, open=_open_nvidia),
     AttesterEntry(
         Tee.SAMPLE_DEVICE, present=lambda hints: hints.sample_device, open=_open_sample_device
     ),
+    AttesterEntry(Tee.HYGON_DCU, present=_has_hygon_dcu, open=_open_hygon_dcu),
+    AttesterEntry(Tee.NVIDIA_DPU, present=_has_nvidia_dpu, open=_open_nvidia_dpu),
 )
 """Additional devices; all that are present are this guest's."""

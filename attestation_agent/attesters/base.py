@@ -3,13 +3,15 @@
 Source: docs/spec/attesters.md 1.1 and 1.2.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from attestation_agent.hardware.calls import KernelCalls
+from attestation_agent.hardware.gpu_calls import GpuCalls
 from guest.crypto.digest import HashAlgorithm
 from guest.deadline import Deadline
+from guest.proxies import Proxies
 from guest.tee import Tee
 
 
@@ -37,6 +39,13 @@ class TeeHints:
         quote: which source of TD quotes is used; `AUTO` is the first that there is.
         quoting_service: address of the quoting service; None is what the system's file says.
         kernel: whose interfaces the hardware's are; None is this machine's.
+        azure_metadata: scheme and host of Azure's metadata service.
+        gpus: the GPU library; None is this machine's.
+        nvidia: NVIDIA GPUs in confidential computing mode are attested.
+        nvidia_dpu: a BlueField DPU is looked for.
+        csv_certificates: CSV evidence carries HSK and CEK
+            (`CSV_INCLUDE_CERT_CHAIN_IN_ATTESTATION_REPORT` is `true`).
+        proxies: for what an attester fetches over HTTP.
     """
 
     root: str = "/"
@@ -49,6 +58,12 @@ class TeeHints:
     quote: QuoteChoice = QuoteChoice.AUTO
     quoting_service: str | None = None
     kernel: KernelCalls | None = None
+    azure_metadata: str = "http://169.254.169.254"
+    gpus: GpuCalls | None = None
+    nvidia: bool = True
+    nvidia_dpu: bool = False
+    csv_certificates: bool = False
+    proxies: Proxies = field(default_factory=Proxies)
 
     def at(self, path: str) -> str:
         """An absolute path of the system, below `root`."""

@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 MAX_OWN_BYTES: Final = 1024 * 1024
 """Longest log of the agent's own that evidence carries; ttRPC and the KBS take no longer one."""
 
+MAX_SENT_BYTES: Final = MAX_OWN_BYTES + 384 * 1024
+"""Longest log that evidence carries, firmware's and the agent's own: in base64 it still fits into
+what a KBS takes (2 MiB by default), quote and all, and so into a ttRPC message."""
+
 FIRMWARE_LOG: Final = "/sys/firmware/acpi/tables/data/CCEL"
 
 
@@ -55,7 +59,7 @@ class LogGatherer:
     def gather(
         self, own: bytes | None, registers: Sequence[bytes], algorithm: HashAlgorithm, steps: Steps
     ) -> bytes | None:
-        """The log that replays to `registers`; None where none does, or there is none.
+        """The log that replays to `registers` and can be sent; None where there is no such log.
 
         Args:
             own: what `read_own` gave while the registers were held.
@@ -111,7 +115,9 @@ class LogGatherer:
 
 
 def _explain(candidate: bytes, registers: Sequence[bytes], algorithm: HashAlgorithm) -> str | None:
-    """Why the log does not explain the registers; None when it does."""
+    """Why the log does not explain the registers, or cannot be sent; None when it can."""
+    if len(candidate) > MAX_SENT_BYTES:
+        return f"{len(candidate)} bytes, expected at most {MAX_SENT_BYTES}"
     try:
         register = find_mismatch(candidate, registers, algorithm)
     except (DecodeError, LimitError) as error:

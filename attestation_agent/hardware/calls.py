@@ -37,7 +37,10 @@ class KernelCalls(Protocol):
         ...
 
     def control(self, path: str, code: int, argument: bytearray) -> None:
-        """Open read-only, one `ioctl` that may change its argument, close."""
+        """Open read-only, one `ioctl` that may change its argument, close.
+
+        What it changed stays when it fails. An argument may hold addresses of `memory.Pages`.
+        """
         ...
 
     def control_buffer(self, path: str, code: int, buffer: bytearray) -> None:

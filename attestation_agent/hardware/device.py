@@ -14,6 +14,15 @@ from guest.errors import PlatformError
 TDX_NODES: Final = ("/dev/tdx_guest", "/dev/tdx-guest", "/dev/tdx-attest")
 """The TDX guest device: its name in mainline kernels, then those of older stacks."""
 
+SNP_MARKS: Final = ("/sys/devices/platform/sev-guest", "/dev/sev-guest")
+"""What the driver of an SNP guest makes."""
+
+KFD_NODES: Final = "/sys/devices/virtual/kfd/kfd/topology/nodes"
+"""Accelerators and processors as the driver of Hygon's accelerators numbers them."""
+
+NVIDIA_DRIVER: Final = "/sys/bus/pci/drivers/nvidia"
+"""There while the driver is loaded; lists the GPUs that it has."""
+
 MAX_TEXT_BYTES: Final = 4096
 """Longest kernel attribute that is read, in bytes."""
 

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
@@ -118,3 +119,29 @@ class DeviceThread:
             if job is not None:
                 job.run()
             del job
+
+
+def run_at_start(name: str, work: Callable[[Steps], T], seconds: float) -> T:
+    """Do `work` before there is anything to serve: blocks, in a thread, for a limited time.
+
+    Raises:
+        PlatformError: it did not end in time; names the step it hangs at.
+        GuestError: what `work` raises.
+    """
+    steps = Steps()
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result = work(steps)
+        except BaseException as error:  # noqa: BLE001  # every failure is the waiter's
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    done, _ = wait((outcome,), timeout=seconds)
+    if not done:
+        steps.given_up.set()
+        raise PlatformError(f"{steps.current}: ETIMEDOUT (no answer within {seconds:g} s)")
+    return outcome.result()

@@ -126,16 +126,35 @@ class TsmReports:
             PlatformError: it is there and fails; names path, step and errno.
             DeadlineError: it is busy for longer than there is time.
         """
+        return self._repeat(inblob, steps, deadline, is_auxiliary_read=False)[0]
+
+    def report_with_auxiliary(
+        self, inblob: bytes, steps: Steps, deadline: Deadline
+    ) -> tuple[bytes, bytes]:
+        """A report, and what the provider gives beside it in `auxblob`, which may be nothing.
+
+        Raises:
+            UnsupportedError: as `report`.
+            PlatformError: as `report`.
+            DeadlineError: as `report`.
+        """
+        return self._repeat(inblob, steps, deadline, is_auxiliary_read=True)
+
+    def _repeat(
+        self, inblob: bytes, steps: Steps, deadline: Deadline, *, is_auxiliary_read: bool
+    ) -> tuple[bytes, bytes]:
         for attempt in itertools.count(1):
             try:
-                return self._attempt(inblob, steps, deadline)
+                return self._attempt(inblob, steps, deadline, is_auxiliary_read)
             except GenerationError as error:
                 if attempt >= MAX_RETRIES or deadline.is_over():
                     raise
                 log.warning("report instance disturbed", extra={"error": str(error)})
         raise AssertionError("unreachable")
 
-    def _attempt(self, inblob: bytes, steps: Steps, deadline: Deadline) -> bytes:
+    def _attempt(
+        self, inblob: bytes, steps: Steps, deadline: Deadline, is_auxiliary_read: bool
+    ) -> tuple[bytes, bytes]:
         with _instance(self._root, self._kernel, steps, self._numbers) as path:
             found = _read_provider(path, self._kernel, steps)
             if found != self._provider:
@@ -144,8 +163,11 @@ class TsmReports:
                 )
             self._write(f"{path}/inblob", inblob, steps)
             report = self._read_report(f"{path}/outblob", steps, deadline)
+            auxiliary = b""
+            if is_auxiliary_read:
+                auxiliary = self._read_report(f"{path}/auxblob", steps, deadline, least=0)
             self._verify_generation(f"{path}/generation", 1, steps)
-            return report
+            return report, auxiliary
 
     def _write(self, path: str, content: bytes, steps: Steps) -> None:
         with steps.at(path, "write"):
@@ -153,7 +175,7 @@ class TsmReports:
         if taken != len(content):
             raise PlatformError(f"{path}: write: took {taken} bytes, expected {len(content)}")
 
-    def _read_report(self, path: str, steps: Steps, deadline: Deadline) -> bytes:
+    def _read_report(self, path: str, steps: Steps, deadline: Deadline, *, least: int = 1) -> bytes:
         for attempt in itertools.count(1):
             try:
                 with steps.at(path, "read"):
@@ -168,9 +190,9 @@ class TsmReports:
                     raise
                 steps.pause(RETRY_PAUSE, deadline)
                 continue
-            if not 0 < len(report) <= MAX_REPORT_BYTES:
+            if not least <= len(report) <= MAX_REPORT_BYTES:
                 raise PlatformError(
-                    f"{path}: read: {len(report)} bytes, expected 1 to {MAX_REPORT_BYTES}"
+                    f"{path}: read: {len(report)} bytes, expected {least} to {MAX_REPORT_BYTES}"
                 )
             return report
         raise AssertionError("unreachable")

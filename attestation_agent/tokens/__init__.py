@@ -19,7 +19,7 @@ from guest.secret import Secret
 class TokenSource(Protocol):
     """Where one kind of token comes from."""
 
-    async def fetch(self, deadline: Deadline) -> Secret:
+    async def fetch(self, deadline: Deadline, additional_data: str | None = None) -> Secret:
         """A new token, as `GetToken` answers it."""
         ...
 
@@ -37,12 +37,14 @@ class TokenSetup:
         evidence: proves what this guest is.
         init_data: text of the init data document, where the agent was given it.
         proxies: of outbound HTTP.
+        headers: what attestations carry besides.
     """
 
     configs: TokenConfigs
     evidence: EvidenceCollector
     init_data: str | None = None
     proxies: Proxies = field(default_factory=Proxies)
+    headers: Callable[[], tuple[tuple[str, str], ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ class TokenTable:
         self._sources: dict[str, TokenSource] = {}
         self._opening = asyncio.Lock()
 
-    async def fetch(self, kind: str, deadline: Deadline) -> Secret:
+    async def fetch(
+        self, kind: str, deadline: Deadline, additional_data: str | None = None
+    ) -> Secret:
         """A new token of a kind.
 
         Raises:
@@ -76,7 +80,7 @@ class TokenTable:
             GuestError: what its source raises.
         """
         source = await self._find(kind)
-        return await source.fetch(deadline)
+        return await source.fetch(deadline, additional_data)
 
     async def close(self) -> None:
         """Close every source that was made."""
@@ -100,7 +104,13 @@ def _open_kbs(setup: TokenSetup) -> TokenSource:
         raise UnsupportedError("kbs token config not configured in config file")
     from attestation_agent.tokens.kbs import KbsTokens
 
-    return KbsTokens(config, setup.evidence, init_data=setup.init_data, proxies=setup.proxies)
+    return KbsTokens(
+        config,
+        setup.evidence,
+        init_data=setup.init_data,
+        proxies=setup.proxies,
+        headers=setup.headers,
+    )
 
 
 def _open_coco_as(setup: TokenSetup) -> TokenSource:
@@ -109,7 +119,13 @@ def _open_coco_as(setup: TokenSetup) -> TokenSource:
         raise UnsupportedError("coco_as token config not configured in config file")
     from attestation_agent.tokens.coco_as import CocoAsTokens
 
-    return CocoAsTokens(config, setup.evidence, init_data=setup.init_data, proxies=setup.proxies)
+    return CocoAsTokens(
+        config,
+        setup.evidence,
+        init_data=setup.init_data,
+        proxies=setup.proxies,
+        headers=setup.headers,
+    )
 
 
 TOKENS: Final = (

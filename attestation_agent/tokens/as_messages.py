@@ -44,6 +44,7 @@ class _Individual(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     runtime_data: _RuntimeData | None = None
     init_data: _InitData | None = None
     runtime_data_hash_algorithm: str | None = None
+    additional_data: str | None = None
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,15 +71,20 @@ def encode_challenge_request(tee: Tee) -> bytes:
     return msgspec.json.encode(_ChallengeRequest(tee=tee.value))
 
 
-def encode_request(tee: Tee, evidence: bytes, policy_ids: tuple[str, ...]) -> bytes:
+def encode_request(
+    tee: Tee, evidence: bytes, policy_ids: tuple[str, ...], *, additional_data: str | None = None
+) -> bytes:
     """The body of `/attestation` for evidence that binds nothing.
 
     Args:
         tee: whose evidence.
         evidence: compact JSON text.
         policy_ids: that the service appraises by; none at all is its default policy.
+        additional_data: text that one fork's service puts into the token.
     """
-    individual = _Individual(tee=tee.value, evidence=encode_base64url(evidence))
+    individual = _Individual(
+        tee=tee.value, evidence=encode_base64url(evidence), additional_data=additional_data
+    )
     return msgspec.json.encode(_Request(verification_requests=(individual,), policy_ids=policy_ids))
 
 
@@ -89,6 +95,7 @@ def encode_bound_request(
     *,
     nonce: str,
     init_data: str | None,
+    additional_data: str | None = None,
 ) -> bytes:
     """The body of `/attestation` for evidence that binds `report_data(nonce)`.
 
@@ -98,6 +105,7 @@ def encode_bound_request(
         policy_ids: as for `encode_request`.
         nonce: the challenge's.
         init_data: the init data document's text, or None.
+        additional_data: as for `encode_request`.
     """
     individual = _Individual(
         tee=tee.value,
@@ -105,6 +113,7 @@ def encode_bound_request(
         runtime_data=_RuntimeData(structured={"nonce": nonce}),
         init_data=None if init_data is None else _InitData(init_data_toml=init_data),
         runtime_data_hash_algorithm=HASH.value,
+        additional_data=additional_data,
     )
     return msgspec.json.encode(_Request(verification_requests=(individual,), policy_ids=policy_ids))
 

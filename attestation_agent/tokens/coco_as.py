@@ -52,6 +52,7 @@ class CocoAsTokens:
         *,
         init_data: str | None,
         proxies: Proxies,
+        headers: Callable[[], tuple[tuple[str, str], ...]] = tuple,
     ) -> None:
         """Check the parts; nothing is sent yet.
 
@@ -64,9 +65,16 @@ class CocoAsTokens:
         self._config = config
         self._evidence = evidence
         self._init_data = init_data
+        key = () if config.api_key is None else (("Authorization", f"Bearer {config.api_key}"),)
+        self._headers = (("Content-Type", "application/json"), *key)
+        self._more = headers
 
-    async def fetch(self, deadline: Deadline) -> Secret:
+    async def fetch(self, deadline: Deadline, additional_data: str | None = None) -> Secret:
         """The body of the service's answer, byte for byte.
+
+        Args:
+            deadline: for all of it.
+            additional_data: passed on where the configuration says so, else dropped.
 
         Raises:
             PeerError: the service refused, and what it said; or broke its protocol.
@@ -75,7 +83,9 @@ class CocoAsTokens:
             DeadlineError: not done in time.
             GuestError: what an attester raised.
         """
-        body = await self._request_body(deadline)
+        if not self._config.additional_data:
+            additional_data = None
+        body = await self._request_body(deadline, additional_data)
         return await self._ask(
             as_messages.ATTESTATION_PATH, body, as_messages.decode_token, deadline
         )
@@ -84,11 +94,13 @@ class CocoAsTokens:
         """Close the pool."""
         await self._http.close()
 
-    async def _request_body(self, deadline: Deadline) -> bytes:
+    async def _request_body(self, deadline: Deadline, additional_data: str | None) -> bytes:
         tee, policy_ids = await self._evidence.tee(), self._config.policy_ids
         if not self._config.bind_nonce:
             evidence = await self._evidence.evidence(b"", deadline)
-            return as_messages.encode_request(tee, evidence, policy_ids)
+            return as_messages.encode_request(
+                tee, evidence, policy_ids, additional_data=additional_data
+            )
         if tee is Tee.SE:
             # Its report data is a document that the verifier makes, not a digest.
             raise UnsupportedError(f"coco_as: bind_nonce is not supported on {tee}")
@@ -98,7 +110,12 @@ class CocoAsTokens:
         )
         evidence = await self._evidence.evidence(bound, deadline)
         return as_messages.encode_bound_request(
-            tee, evidence, policy_ids, nonce=nonce, init_data=self._init_data
+            tee,
+            evidence,
+            policy_ids,
+            nonce=nonce,
+            init_data=self._init_data,
+            additional_data=additional_data,
         )
 
     async def _ask(
@@ -132,7 +149,7 @@ class CocoAsTokens:
             response = await self._http.request(
                 "POST",
                 url,
-                headers=(("Content-Type", "application/json"),),
+                headers=(*self._headers, *self._more()),
                 body=body,
                 deadline=share,
                 max_body=as_messages.MAX_TOKEN_LENGTH,

@@ -5,6 +5,8 @@ Nothing is shared between calls: a caller may be a container, and must not get a
 Source: docs/spec/attestation-agent.md 5.1, 5.2 and 5.4; docs/ARCHITECTURE.md, decision 3.
 """
 
+from collections.abc import Callable
+
 from attestation_agent.collector import EvidenceCollector
 from attestation_agent.config import KbsConfig
 from guest.deadline import Deadline
@@ -25,6 +27,7 @@ class KbsTokens:
         *,
         init_data: str | None,
         proxies: Proxies,
+        headers: Callable[[], tuple[tuple[str, str], ...]] = tuple,
     ) -> None:
         """Check the parts; nothing is sent yet.
 
@@ -39,14 +42,17 @@ class KbsTokens:
             evidence,
             key_algorithm=config.tee_key_algorithm,
             init_data=init_data,
+            api_key=config.api_key,
+            attest_headers=headers,
         )
 
-    async def fetch(self, deadline: Deadline) -> Secret:
+    async def fetch(self, deadline: Deadline, additional_data: str | None = None) -> Secret:
         """`{"token":"<JWT>","tee_keypair":"<PEM>"}`, both new.
 
         Raises:
             GuestError: see `RcarClient.attest`.
         """
+        del additional_data  # the protocol has no place for it
         pair = await self._client.attest(deadline)
         return pair.encode()
 

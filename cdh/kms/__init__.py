@@ -69,6 +69,7 @@ class EncrypterEntry:
 
 
 def _open_kbs(config: CdhConfig, agent: AgentClient) -> ResourceClient:
+    from cdh.kms.cache import ResourceCache, SharedReads
     from cdh.kms.late import LateClient
 
     def open_client() -> ResourceClient:
@@ -76,7 +77,7 @@ def _open_kbs(config: CdhConfig, agent: AgentClient) -> ResourceClient:
 
         return KbsResources.open(config, agent)
 
-    return LateClient(open_client)
+    return SharedReads(LateClient(open_client), ResourceCache(config.resource_cache))
 
 
 def _open_offline_fs(config: CdhConfig, agent: AgentClient) -> ResourceClient:
@@ -116,6 +117,39 @@ def _seal_with_aliyun(flags: Mapping[str, object], site: KmsSite | None) -> Encr
     return AliyunSealer.open(_present(site, "aliyun"), flags)
 
 
+def _decrypt_with_aws(packet: AnnotationPacket, site: KmsSite | None) -> Decrypter:
+    from cdh.kms.aws.service import AwsKms
+
+    return AwsKms.open(_present(site, "aws"), packet.provider_settings)
+
+
+def _ask_aws(
+    settings: Mapping[str, object], resources: ResourceClient, site: KmsSite | None
+) -> SecretGetter:
+    from cdh.kms.aws.service import AwsKms
+
+    del resources
+    return AwsKms.open(_present(site, "aws"), settings)
+
+
+def _seal_with_aws(flags: Mapping[str, object], site: KmsSite | None) -> Encrypter:
+    from cdh.kms.aws.service import AwsSealer
+
+    return AwsSealer.open(_present(site, "aws"), flags)
+
+
+def _decrypt_with_ehsm(packet: AnnotationPacket, site: KmsSite | None) -> Decrypter:
+    from cdh.kms.ehsm.service import EhsmKms
+
+    return EhsmKms.open(_present(site, "ehsm"), packet.provider_settings)
+
+
+def _seal_with_ehsm(flags: Mapping[str, object], site: KmsSite | None) -> Encrypter:
+    from cdh.kms.ehsm.service import EhsmSealer
+
+    return EhsmSealer.open(_present(site, "ehsm"), flags)
+
+
 def _present(site: KmsSite | None, provider: str) -> KmsSite:
     """The site; a provider whose credentials have no place is none of this guest's."""
     if site is None:
@@ -128,16 +162,25 @@ RESOURCE_CLIENTS: Final = (
     ResourceClientEntry("offline_fs_kbc", _open_offline_fs),
 )
 
-DECRYPTERS: Final = (DecrypterEntry("aliyun", _decrypt_with_aliyun),)
+DECRYPTERS: Final = (
+    DecrypterEntry("aliyun", _decrypt_with_aliyun),
+    DecrypterEntry("aws", _decrypt_with_aws),
+    DecrypterEntry("ehsm", _decrypt_with_ehsm),
+)
 """Services whose packets can be opened; `kbs` is none of them."""
 
 GETTERS: Final = (
     GetterEntry("kbs", _open_kbs_vault),
     GetterEntry("aliyun", _ask_aliyun),
+    GetterEntry("aws", _ask_aws),
 )
 """Services that vault secrets may lie with."""
 
-ENCRYPTERS: Final = (EncrypterEntry("aliyun", _seal_with_aliyun),)
+ENCRYPTERS: Final = (
+    EncrypterEntry("aliyun", _seal_with_aliyun),
+    EncrypterEntry("aws", _seal_with_aws),
+    EncrypterEntry("ehsm", _seal_with_ehsm),
+)
 """Services that envelopes can be sealed with."""
 
 

@@ -58,7 +58,9 @@ class KbsResources:
         roots = () if config.kbc.kbs_cert is None else (config.kbc.kbs_cert,)
         proxies = make_proxies(config.proxy)
         http = HttpClient(user_agent=USER_AGENT, extra_roots=roots, proxies=proxies)
-        return cls(TokenClient(config.kbc.endpoints(), http, AgentTokens(agent)), http)
+        tokens = AgentTokens(agent)
+        client = TokenClient(config.kbc.endpoints(), http, tokens, api_key=config.kbc.api_key)
+        return cls(client, http)
 
     async def fetch(self, uri: ResourceUri, deadline: Deadline) -> Secret:
         """The resource, decrypted.

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import msgspec
-
 from cdh.kms.base import InitialisationError
-from guest import wire
+from guest import jsonio, wire
 from guest.deadline import Deadline
 from guest.errors import DecodeError, NotFoundError, PlatformError
 from guest.resource_uri import ResourceUri
@@ -137,8 +135,8 @@ def _read(path: Path) -> bytes:
 
 def _decode(path: Path, content: bytes) -> dict[str, Secret]:
     try:
-        document = msgspec.json.decode(content, type=dict[str, str])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        document = jsonio.decode(content, dict[str, str], max_depth=1, max_bytes=MAX_FILE_LENGTH)
+    except DecodeError as error:
         raise InitialisationError(
             f"offline-fs-kbc: illegal resource file {path}: not an object of strings"
         ) from error

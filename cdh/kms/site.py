@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from cdh.agent import AgentClient
 from cdh.config import CdhConfig
 from cdh.kms.files import CredentialFiles
 from cdh.kms.proxies import make_proxies
@@ -36,15 +37,20 @@ class KmsSite:
     Args:
         config: of the hub.
         runtime_dir: credentials lie below it.
+        agent: for services that ask for evidence; None where there is none.
 
     Attributes:
         config: of the hub.
+        agent: as given.
     """
 
-    def __init__(self, config: CdhConfig, runtime_dir: Path) -> None:
+    def __init__(
+        self, config: CdhConfig, runtime_dir: Path, agent: AgentClient | None = None
+    ) -> None:
         self.config: Final = config
+        self.agent: Final = agent
         self._runtime_dir = runtime_dir
-        self._clients: dict[tuple[tuple[str, ...], bool], _Pooled] = {}
+        self._clients: dict[tuple[tuple[str, ...], bool, float], _Pooled] = {}
         self._kept: dict[type, object] = {}
         self._closed = False
 
@@ -86,14 +92,14 @@ class KmsSite:
             deadline: for loading the libraries.
             roots: PEM texts that are trusted besides the system's.
             direct: through no proxy.
-            connect_limit: seconds for a TCP connection; counts where the client is made.
+            connect_limit: seconds for a TCP connection.
 
         Raises:
             ConfigError: a text is not PEM, or a configured proxy is no URL.
             UnavailableError: the hub is closing.
             DeadlineError: the libraries were not loaded in time.
         """
-        key = (roots, direct)
+        key = (roots, direct, connect_limit)
         pooled = self._clients.get(key)
         if pooled is None:
             if self._closed:

@@ -11,6 +11,7 @@ from api_server_rest import main as rest_root
 from attestation_agent import main as aa_root
 from cdh import main as cdh_root
 from guest.metrics import Metrics, MetricsServer
+from guest.process import started_at
 from guest.rpc.inprocess import InProcessChannel
 from guest.supervisor import Component, main_loop
 
@@ -44,9 +45,8 @@ def serve(options: argparse.Namespace, environment: dict[str, str]) -> NoReturn:
     async def build() -> Sequence[Component]:
         metrics = Metrics()
         agent, directory = aa_root.open_agent(aa_arguments, environment, metrics)
-        hub = cdh_root.open_hub(
-            cdh_arguments, environment, metrics, aa=InProcessChannel(agent.routes)
-        )
+        aa = InProcessChannel(agent.routes)
+        hub = cdh_root.open_hub(cdh_arguments, environment, metrics, aa=aa, started=started_at())
         shim = rest_root.open_shim(
             rest_arguments,
             environment,

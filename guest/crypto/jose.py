@@ -14,12 +14,12 @@ from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, padding, rsa
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from guest import jsonio
-from guest.crypto import aead
+from guest.crypto import aead, kmac
 from guest.crypto.keys import TeeKey
 from guest.errors import DecodeError, IntegrityError
 from guest.secret import Secret
@@ -34,6 +34,9 @@ MAX_HEADER_LENGTH: Final = 16 * 1024
 CEK_LENGTH: Final = 32
 IV_LENGTH: Final = 12
 _EC_ALGORITHM: Final = "ECDH-ES+A256KW"
+_ML_KEM_ALGORITHM: Final = "ML-KEM-768+A192KW"
+_ML_KEM_CIPHERTEXT_LENGTH: Final = 1088
+_ML_KEM_WRAPPING_LENGTH: Final = 24
 _WRAPPED_LENGTH: Final = CEK_LENGTH + 8
 _NO_MATCH: Final = "JWE was not made for this key, or was changed"
 
@@ -41,6 +44,11 @@ _KDF_INFO: Final = (
     struct.pack(">I", len(_EC_ALGORITHM))
     + _EC_ALGORITHM.encode("ascii")
     + struct.pack(">III", 0, 0, 256)
+)
+_ML_KEM_KDF_DATA: Final = (
+    struct.pack(">I", len(_ML_KEM_ALGORITHM))
+    + _ML_KEM_ALGORITHM.encode("ascii")
+    + struct.pack(">I", 8 * _ML_KEM_WRAPPING_LENGTH)
 )
 _CURVES: Final = {"P-256": (ec.SECP256R1(), 32), "P-521": (ec.SECP521R1(), 66)}
 _OAEP: Final = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
@@ -71,6 +79,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
     alg: str
     enc: str
     epk: _EphemeralKey | None = None
+    ek: str | None = None
     crit: msgspec.Raw | None = None
     zip: msgspec.Raw | None = None
 
@@ -120,16 +129,33 @@ def _unwrap(header: _Header, wrapped: bytes, key: TeeKey) -> Secret:
     private = key.private
     if isinstance(private, rsa.RSAPrivateKey):
         return _unwrap_rsa(header, wrapped, private)
-    if header.alg != _EC_ALGORITHM:
-        raise DecodeError(f"JWE has alg {header.alg[:40]!r}, but the key is EC")
+    is_ml_kem = isinstance(private, mlkem.MLKEM768PrivateKey)
+    expected, kind = (_ML_KEM_ALGORITHM, "AKP") if is_ml_kem else (_EC_ALGORITHM, "EC")
+    if header.alg != expected:
+        raise DecodeError(f"JWE has alg {header.alg[:40]!r}, but the key is {kind}")
     if len(wrapped) != _WRAPPED_LENGTH:
         raise DecodeError(f"encrypted_key has {len(wrapped)} bytes, expected {_WRAPPED_LENGTH}")
-    shared = private.exchange(ec.ECDH(), _ephemeral_key(header.epk, key.curve))
-    wrapping_key = hashlib.sha256(b"\0\0\0\1" + shared + _KDF_INFO).digest()
+    if isinstance(private, mlkem.MLKEM768PrivateKey):
+        wrapping_key = _decapsulate(header.ek, private)
+    else:
+        shared = private.exchange(ec.ECDH(), _ephemeral_key(header.epk, key.curve))
+        wrapping_key = Secret(hashlib.sha256(b"\0\0\0\1" + shared + _KDF_INFO).digest())
     try:
-        return Secret(aes_key_unwrap(wrapping_key, wrapped))
+        with wrapping_key:
+            return Secret(aes_key_unwrap(wrapping_key.reveal(), wrapped))
     except InvalidUnwrap as error:
         raise IntegrityError(_NO_MATCH) from error
+
+
+def _decapsulate(ek: str | None, private: mlkem.MLKEM768PrivateKey) -> Secret:
+    """The wrapping key of ML-KEM; a ciphertext for another key gives one that unwraps nothing."""
+    if ek is None:
+        raise DecodeError("JWE header has no ek")
+    ciphertext = decode_base64url(ek, "ek")
+    if len(ciphertext) != _ML_KEM_CIPHERTEXT_LENGTH:
+        raise DecodeError(f"ek has {len(ciphertext)} bytes, not {_ML_KEM_CIPHERTEXT_LENGTH}")
+    with Secret(private.decapsulate(ciphertext)) as shared:
+        return kmac.kmac256(shared, _ML_KEM_KDF_DATA, _ML_KEM_WRAPPING_LENGTH)
 
 
 def _unwrap_rsa(header: _Header, wrapped: bytes, private: rsa.RSAPrivateKey) -> Secret:

@@ -8,6 +8,7 @@ Source: docs/spec/kbs-protocol.md sections 1, 7 and 10; docs/ARCHITECTURE.md, de
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -26,7 +27,7 @@ from guest.errors import (
 )
 from guest.http import CertificateError, HttpClient, HttpResponse
 from guest.kbs import messages
-from guest.kbs.endpoints import Endpoints
+from guest.kbs.endpoints import Endpoints, Headers
 from guest.kbs.lease import Lease, wall_seconds
 from guest.kbs.rcar import EvidenceError, Handshake, Session
 from guest.kbs.refusals import Remedy, judge_resource
@@ -124,6 +125,8 @@ class RcarClient:
         *,
         key_algorithm: TeeKeyAlgorithm = TeeKeyAlgorithm.EC_P256,
         init_data: str | None = None,
+        api_key: str | None = None,
+        attest_headers: Callable[[], Headers] = tuple,
     ) -> None:
         """Check the arguments; nothing is sent yet.
 
@@ -133,14 +136,20 @@ class RcarClient:
             evidence: who proves what this guest is.
             key_algorithm: of the key pairs.
             init_data: the init data document's text for the verifier, or None.
+            api_key: of a gateway before the Trustee.
+            attest_headers: what `attest` requests carry besides.
 
         Raises:
             ConfigError: a URL is not usable.
-            UnsupportedError: ML-KEM keys.
+            UnsupportedError: ML-KEM keys, where a library for them is missing.
         """
-        self._endpoints = Endpoints(endpoints, http)
+        self._endpoints = Endpoints(endpoints, http, api_key=api_key)
         self._handshake = Handshake(
-            self._endpoints, evidence, key_algorithm=key_algorithm, init_data=init_data
+            self._endpoints,
+            evidence,
+            key_algorithm=key_algorithm,
+            init_data=init_data,
+            attest_headers=attest_headers,
         )
         self._session: Session | None = None
         self._sharing: SingleFlight[Session] = SingleFlight()
@@ -220,13 +229,26 @@ class TokenClient:
     One pair serves all requests; one call to the provider serves all who wait for a pair.
     """
 
-    def __init__(self, endpoints: tuple[str, ...], http: HttpClient, tokens: TokenProvider) -> None:
+    def __init__(
+        self,
+        endpoints: tuple[str, ...],
+        http: HttpClient,
+        tokens: TokenProvider,
+        *,
+        api_key: str | None = None,
+    ) -> None:
         """Check the arguments; nothing is sent yet.
+
+        Args:
+            endpoints: base URLs of one Trustee, the first preferred.
+            http: shared pool.
+            tokens: who attests.
+            api_key: of a gateway before the Trustee.
 
         Raises:
             ConfigError: a URL is not usable.
         """
-        self._endpoints = Endpoints(endpoints, http)
+        self._endpoints = Endpoints(endpoints, http, api_key=api_key)
         self._tokens = tokens
         self._lease: Lease[TokenPair] | None = None
         self._leased = asyncio.Event()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from guest import correlation
 from guest.deadline import Deadline
 from guest.errors import (
     ConfigError,
@@ -17,11 +18,15 @@ from guest.errors import (
 from guest.http import CertificateError, HttpClient, HttpResponse
 from guest.kbs.refusals import Remedy, judge_resource
 from guest.retry import Backoff
+from guest.secret import Secret
 
 USER_AGENT: Final = "attestation-agent-kbs-client/0.1.0"
 
 REQUEST_LIMIT: Final = 60.0
 """Seconds for one HTTP request, whatever the caller's deadline."""
+
+ATTESTATION_HEADER: Final = "Attestation"
+"""Carries the token where a gateway's key has its place (confidential-data-hub.md 12.7)."""
 
 SHORTEST_SHARE: Final = 2.0
 """Seconds that an address gets at least while others wait their turn, if the deadline has them."""
@@ -38,17 +43,26 @@ Headers = tuple[tuple[str, str], ...]
 class Endpoints:
     """Base URLs of the same Trustee, the one that answered last first."""
 
-    def __init__(self, urls: tuple[str, ...], http: HttpClient) -> None:
+    def __init__(
+        self, urls: tuple[str, ...], http: HttpClient, *, api_key: str | None = None
+    ) -> None:
         """Check the URLs and take their trailing slashes off.
 
+        Args:
+            urls: the first is preferred.
+            http: shared pool.
+            api_key: of a gateway before the Trustee; takes the place of the token, which then
+                travels in a header of its own.
+
         Raises:
-            ConfigError: none is given, or one is not an http(s) URL.
+            ConfigError: none is given, or one is not an http(s) URL; the key is no header text.
         """
         if not urls:
             raise ConfigError("no KBS URL is configured")
         self._urls = tuple(dict.fromkeys(_base(url) for url in urls))
         self._preferred = self._urls[0]
         self._http = http
+        self._api_key = None if api_key is None else _checked_key(api_key)
 
     async def one_round(
         self, operation: Callable[[str, Deadline], Awaitable[T]], deadline: Deadline
@@ -106,7 +120,7 @@ class Endpoints:
             response = await self._http.request(
                 "GET",
                 url + path,
-                headers=credentials(url),
+                headers=self._dressed(credentials(url)),
                 deadline=share,
                 max_body=MAX_ANSWER_LENGTH,
             )
@@ -127,6 +141,19 @@ class Endpoints:
                     raise
             attempt += 1
 
+    def _dressed(self, headers: Headers) -> Headers:
+        """The headers with the request's id, and as a gateway wants them where there is one."""
+        headers = (*headers, *correlation.headers())
+        if self._api_key is None:
+            return headers
+        moved = tuple(
+            (ATTESTATION_HEADER, value.removeprefix("Bearer "))
+            if name == "Authorization"
+            else (name, value)
+            for name, value in headers
+        )
+        return (("Authorization", f"Bearer {self._api_key.reveal().decode('ascii')}"), *moved)
+
     async def post(
         self, url: str, headers: Headers, body: bytes, deadline: Deadline, max_body: int
     ) -> HttpResponse:
@@ -138,11 +165,17 @@ class Endpoints:
         return await self._http.request(
             "POST",
             url,
-            headers=(("Content-Type", "application/json"), *headers),
+            headers=self._dressed((("Content-Type", "application/json"), *headers)),
             body=body,
             deadline=deadline,
             max_body=max_body,
         )
+
+
+def _checked_key(api_key: str) -> Secret:
+    if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise ConfigError("the API key of the Trustee gateway is not printable ASCII")
+    return Secret(api_key.encode("ascii"))
 
 
 def _base(url: str) -> str:

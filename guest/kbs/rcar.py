@@ -5,14 +5,14 @@ Source: docs/spec/kbs-protocol.md sections 3 and 10; docs/spec/attestation-agent
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
 from guest.crypto.keys import TeeKey
 from guest.deadline import Deadline
-from guest.errors import DecodeError, GuestError, PeerError, UnsupportedError, retold
+from guest.errors import DecodeError, GuestError, PeerError, retold
 from guest.kbs import messages
 from guest.kbs.endpoints import Endpoints, Headers
 from guest.kbs.handshake import Attesting, Challenged, Start
@@ -84,18 +84,20 @@ class Handshake:
         *,
         key_algorithm: TeeKeyAlgorithm,
         init_data: str | None,
+        attest_headers: Callable[[], Headers] = tuple,
     ) -> None:
         """Keep the parts.
 
         Raises:
-            UnsupportedError: a key of this algorithm could not leave this program.
+            UnsupportedError: keys of this algorithm cannot be made here.
         """
         if key_algorithm is TeeKeyAlgorithm.ML_KEM_768:
-            raise UnsupportedError("PEM serialization is not supported for AKP keys")
+            TeeKey.generate(key_algorithm)
         self._endpoints = endpoints
         self._source = source
         self._algorithm = key_algorithm
         self._init_data = init_data
+        self._attest_headers = attest_headers
         self._spare: asyncio.Future[TeeKey] | None = None
 
     async def perform(self, url: str, deadline: Deadline) -> Session:
@@ -119,7 +121,7 @@ class Handshake:
             attesting = await self._gather(start.challenged(answer, key), deadline)
             answer, later = await self._post(
                 url + messages.ATTEST_PATH,
-                (_cookie_header(cookie),),
+                (_cookie_header(cookie), *self._attest_headers()),
                 attesting.body(),
                 deadline,
                 messages.MAX_TOKEN_ANSWER_LENGTH,

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15guest/protos/aa.proto\x12\x11\x61ttestation_agent\")\n\x12GetEvidenceRequest\x12\x13\n\x0bRuntimeData\x18\x01 \x01(\x0c\"3\n\x1cGetAdditionalEvidenceRequest\x12\x13\n\x0bRuntimeData\x18\x01 \x01(\x0c\"\'\n\x13GetEvidenceResponse\x12\x10\n\x08\x45vidence\x18\x01 \x01(\x0c\"$\n\x0fGetTokenRequest\x12\x11\n\tTokenType\x18\x01 \x01(\t\"!\n\x10GetTokenResponse\x12\r\n\x05Token\x18\x01 \x01(\x0c\"\x83\x01\n\x1f\x45xtendRuntimeMeasurementRequest\x12\x0e\n\x06\x44omain\x18\x01 \x01(\t\x12\x11\n\tOperation\x18\x02 \x01(\t\x12\x0f\n\x07\x43ontent\x18\x03 \x01(\t\x12\x1a\n\rRegisterIndex\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_RegisterIndex\"_\n ExtendRuntimeMeasurementResponse\x12;\n\x06Result\x18\x01 \x01(\x0e\x32+.attestation_agent.RuntimeMeasurementResult\"%\n\x13\x42indInitDataRequest\x12\x0e\n\x06\x44igest\x18\x01 \x01(\x0c\"\x16\n\x14\x42indInitDataResponse\"\x13\n\x11GetTeeTypeRequest\"!\n\x12GetTeeTypeResponse\x12\x0b\n\x03tee\x18\x01 \x01(\t\"\x1a\n\x18GetAdditionalTeesRequest\"4\n\x19GetAdditionalTeesResponse\x12\x17\n\x0f\x61\x64\x64itional_tees\x18\x01 \x03(\t*F\n\x18RuntimeMeasurementResult\x12\x06\n\x02OK\x10\x00\x12\x11\n\rNOT_SUPPORTED\x10\x01\x12\x0f\n\x0bNOT_ENABLED\x10\x02\x32\xf0\x05\n\x17\x41ttestationAgentService\x12\\\n\x0bGetEvidence\x12%.attestation_agent.GetEvidenceRequest\x1a&.attestation_agent.GetEvidenceResponse\x12p\n\x15GetAdditionalEvidence\x12/.attestation_agent.GetAdditionalEvidenceRequest\x1a&.attestation_agent.GetEvidenceResponse\x12S\n\x08GetToken\x12\".attestation_agent.GetTokenRequest\x1a#.attestation_agent.GetTokenResponse\x12\x83\x01\n\x18\x45xtendRuntimeMeasurement\x12\x32.attestation_agent.ExtendRuntimeMeasurementRequest\x1a\x33.attestation_agent.ExtendRuntimeMeasurementResponse\x12_\n\x0c\x42indInitData\x12&.attestation_agent.BindInitDataRequest\x1a\'.attestation_agent.BindInitDataResponse\x12Y\n\nGetTeeType\x12$.attestation_agent.GetTeeTypeRequest\x1a%.attestation_agent.GetTeeTypeResponse\x12n\n\x11GetAdditionalTees\x12+.attestation_agent.GetAdditionalTeesRequest\x1a,.attestation_agent.GetAdditionalTeesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15guest/protos/aa.proto\x12\x11\x61ttestation_agent\")\n\x12GetEvidenceRequest\x12\x13\n\x0bRuntimeData\x18\x01 \x01(\x0c\"3\n\x1cGetAdditionalEvidenceRequest\x12\x13\n\x0bRuntimeData\x18\x01 \x01(\x0c\"\'\n\x13GetEvidenceResponse\x12\x10\n\x08\x45vidence\x18\x01 \x01(\x0c\"T\n\x0fGetTokenRequest\x12\x11\n\tTokenType\x18\x01 \x01(\t\x12\x1b\n\x0e\x41\x64\x64itionalData\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_AdditionalData\"!\n\x10GetTokenResponse\x12\r\n\x05Token\x18\x01 \x01(\x0c\"\x83\x01\n\x1f\x45xtendRuntimeMeasurementRequest\x12\x0e\n\x06\x44omain\x18\x01 \x01(\t\x12\x11\n\tOperation\x18\x02 \x01(\t\x12\x0f\n\x07\x43ontent\x18\x03 \x01(\t\x12\x1a\n\rRegisterIndex\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_RegisterIndex\"_\n ExtendRuntimeMeasurementResponse\x12;\n\x06Result\x18\x01 \x01(\x0e\x32+.attestation_agent.RuntimeMeasurementResult\"%\n\x13\x42indInitDataRequest\x12\x0e\n\x06\x44igest\x18\x01 \x01(\x0c\"\x16\n\x14\x42indInitDataResponse\"\x13\n\x11GetTeeTypeRequest\"!\n\x12GetTeeTypeResponse\x12\x0b\n\x03tee\x18\x01 \x01(\t\"\x1a\n\x18GetAdditionalTeesRequest\"4\n\x19GetAdditionalTeesResponse\x12\x17\n\x0f\x61\x64\x64itional_tees\x18\x01 \x03(\t*F\n\x18RuntimeMeasurementResult\x12\x06\n\x02OK\x10\x00\x12\x11\n\rNOT_SUPPORTED\x10\x01\x12\x0f\n\x0bNOT_ENABLED\x10\x02\x32\xf0\x05\n\x17\x41ttestationAgentService\x12\\\n\x0bGetEvidence\x12%.attestation_agent.GetEvidenceRequest\x1a&.attestation_agent.GetEvidenceResponse\x12p\n\x15GetAdditionalEvidence\x12/.attestation_agent.GetAdditionalEvidenceRequest\x1a&.attestation_agent.GetEvidenceResponse\x12S\n\x08GetToken\x12\".attestation_agent.GetTokenRequest\x1a#.attestation_agent.GetTokenResponse\x12\x83\x01\n\x18\x45xtendRuntimeMeasurement\x12\x32.attestation_agent.ExtendRuntimeMeasurementRequest\x1a\x33.attestation_agent.ExtendRuntimeMeasurementResponse\x12_\n\x0c\x42indInitData\x12&.attestation_agent.BindInitDataRequest\x1a\'.attestation_agent.BindInitDataResponse\x12Y\n\nGetTeeType\x12$.attestation_agent.GetTeeTypeRequest\x1a%.attestation_agent.GetTeeTypeResponse\x12n\n\x11GetAdditionalTees\x12+.attestation_agent.GetAdditionalTeesRequest\x1a,.attestation_agent.GetAdditionalTeesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'guest.protos.aa_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNTIMEMEASUREMENTRESULT']._serialized_start=686
-  _globals['_RUNTIMEMEASUREMENTRESULT']._serialized_end=756
+  _globals['_RUNTIMEMEASUREMENTRESULT']._serialized_start=734
+  _globals['_RUNTIMEMEASUREMENTRESULT']._serialized_end=804
   _globals['_GETEVIDENCEREQUEST']._serialized_start=44
   _globals['_GETEVIDENCEREQUEST']._serialized_end=85
   _globals['_GETADDITIONALEVIDENCEREQUEST']._serialized_start=87
@@ -40,25 +40,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETEVIDENCERESPONSE']._serialized_start=140
   _globals['_GETEVIDENCERESPONSE']._serialized_end=179
   _globals['_GETTOKENREQUEST']._serialized_start=181
-  _globals['_GETTOKENREQUEST']._serialized_end=217
-  _globals['_GETTOKENRESPONSE']._serialized_start=219
-  _globals['_GETTOKENRESPONSE']._serialized_end=252
-  _globals['_EXTENDRUNTIMEMEASUREMENTREQUEST']._serialized_start=255
-  _globals['_EXTENDRUNTIMEMEASUREMENTREQUEST']._serialized_end=386
-  _globals['_EXTENDRUNTIMEMEASUREMENTRESPONSE']._serialized_start=388
-  _globals['_EXTENDRUNTIMEMEASUREMENTRESPONSE']._serialized_end=483
-  _globals['_BINDINITDATAREQUEST']._serialized_start=485
-  _globals['_BINDINITDATAREQUEST']._serialized_end=522
-  _globals['_BINDINITDATARESPONSE']._serialized_start=524
-  _globals['_BINDINITDATARESPONSE']._serialized_end=546
-  _globals['_GETTEETYPEREQUEST']._serialized_start=548
-  _globals['_GETTEETYPEREQUEST']._serialized_end=567
-  _globals['_GETTEETYPERESPONSE']._serialized_start=569
-  _globals['_GETTEETYPERESPONSE']._serialized_end=602
-  _globals['_GETADDITIONALTEESREQUEST']._serialized_start=604
-  _globals['_GETADDITIONALTEESREQUEST']._serialized_end=630
-  _globals['_GETADDITIONALTEESRESPONSE']._serialized_start=632
-  _globals['_GETADDITIONALTEESRESPONSE']._serialized_end=684
-  _globals['_ATTESTATIONAGENTSERVICE']._serialized_start=759
-  _globals['_ATTESTATIONAGENTSERVICE']._serialized_end=1511
+  _globals['_GETTOKENREQUEST']._serialized_end=265
+  _globals['_GETTOKENRESPONSE']._serialized_start=267
+  _globals['_GETTOKENRESPONSE']._serialized_end=300
+  _globals['_EXTENDRUNTIMEMEASUREMENTREQUEST']._serialized_start=303
+  _globals['_EXTENDRUNTIMEMEASUREMENTREQUEST']._serialized_end=434
+  _globals['_EXTENDRUNTIMEMEASUREMENTRESPONSE']._serialized_start=436
+  _globals['_EXTENDRUNTIMEMEASUREMENTRESPONSE']._serialized_end=531
+  _globals['_BINDINITDATAREQUEST']._serialized_start=533
+  _globals['_BINDINITDATAREQUEST']._serialized_end=570
+  _globals['_BINDINITDATARESPONSE']._serialized_start=572
+  _globals['_BINDINITDATARESPONSE']._serialized_end=594
+  _globals['_GETTEETYPEREQUEST']._serialized_start=596
+  _globals['_GETTEETYPEREQUEST']._serialized_end=615
+  _globals['_GETTEETYPERESPONSE']._serialized_start=617
+  _globals['_GETTEETYPERESPONSE']._serialized_end=650
+  _globals['_GETADDITIONALTEESREQUEST']._serialized_start=652
+  _globals['_GETADDITIONALTEESREQUEST']._serialized_end=678
+  _globals['_GETADDITIONALTEESRESPONSE']._serialized_start=680
+  _globals['_GETADDITIONALTEESRESPONSE']._serialized_end=732
+  _globals['_ATTESTATIONAGENTSERVICE']._serialized_start=807
+  _globals['_ATTESTATIONAGENTSERVICE']._serialized_end=1559
 # @@protoc_insertion_point(module_scope)

@@ -91,17 +91,23 @@ class GetTokenRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     TOKENTYPE_FIELD_NUMBER: builtins.int
+    ADDITIONALDATA_FIELD_NUMBER: builtins.int
     TokenType: builtins.str
+    AdditionalData: builtins.str
+    """One fork's: what the attestation service puts into the token besides."""
     def __init__(
         self,
         *,
         TokenType: builtins.str = ...,
+        AdditionalData: builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["AdditionalData", b"AdditionalData", "_AdditionalData", b"_AdditionalData"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["TokenType", b"TokenType"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["AdditionalData", b"AdditionalData", "TokenType", b"TokenType", "_AdditionalData", b"_AdditionalData"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__AdditionalData: _TypeAlias = typing.Literal["AdditionalData"]  # noqa: Y015
+    _WhichOneofArgType__AdditionalData: _TypeAlias = typing.Literal["_AdditionalData", b"_AdditionalData"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__AdditionalData) -> _WhichOneofReturnType__AdditionalData | None: ...
 
 @typing.final
 class GetTokenResponse(message.Message):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16guest/protos/cdh.proto\x12\x03\x61pi\"#\n\x11UnsealSecretInput\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\"\'\n\x12UnsealSecretOutput\x12\x11\n\tplaintext\x18\x01 \x01(\x0c\"*\n\x12GetResourceRequest\x12\x14\n\x0cResourcePath\x18\x01 \x01(\t\"\'\n\x13GetResourceResponse\x12\x10\n\x08Resource\x18\x01 \x01(\x0c\"\xb4\x01\n\x12SecureMountRequest\x12\x13\n\x0bvolume_type\x18\x01 \x01(\t\x12\x35\n\x07options\x18\x02 \x03(\x0b\x32$.api.SecureMountRequest.OptionsEntry\x12\r\n\x05\x66lags\x18\x03 \x03(\t\x12\x13\n\x0bmount_point\x18\x04 \x01(\t\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x13SecureMountResponse\x12\x12\n\nmount_path\x18\x01 \x01(\t\":\n\x10ImagePullRequest\x12\x11\n\timage_url\x18\x01 \x01(\t\x12\x13\n\x0b\x62undle_path\x18\x02 \x01(\t\",\n\x11ImagePullResponse\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\t2V\n\x13SealedSecretService\x12?\n\x0cUnsealSecret\x12\x16.api.UnsealSecretInput\x1a\x17.api.UnsealSecretOutput2V\n\x12GetResourceService\x12@\n\x0bGetResource\x12\x17.api.GetResourceRequest\x1a\x18.api.GetResourceResponse2V\n\x12SecureMountService\x12@\n\x0bSecureMount\x12\x17.api.SecureMountRequest\x1a\x18.api.SecureMountResponse2N\n\x10ImagePullService\x12:\n\tPullImage\x12\x15.api.ImagePullRequest\x1a\x16.api.ImagePullResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16guest/protos/cdh.proto\x12\x03\x61pi\"#\n\x11UnsealSecretInput\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\"\'\n\x12UnsealSecretOutput\x12\x11\n\tplaintext\x18\x01 \x01(\x0c\"*\n\x12GetResourceRequest\x12\x14\n\x0cResourcePath\x18\x01 \x01(\t\"\'\n\x13GetResourceResponse\x12\x10\n\x08Resource\x18\x01 \x01(\x0c\"\xb4\x01\n\x12SecureMountRequest\x12\x13\n\x0bvolume_type\x18\x01 \x01(\t\x12\x35\n\x07options\x18\x02 \x03(\x0b\x32$.api.SecureMountRequest.OptionsEntry\x12\r\n\x05\x66lags\x18\x03 \x03(\t\x12\x13\n\x0bmount_point\x18\x04 \x01(\t\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x13SecureMountResponse\x12\x12\n\nmount_path\x18\x01 \x01(\t\":\n\x10ImagePullRequest\x12\x11\n\timage_url\x18\x01 \x01(\t\x12\x13\n\x0b\x62undle_path\x18\x02 \x01(\t\",\n\x11ImagePullResponse\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\t\"F\n\x1fPrepareResourceInjectionRequest\x12\x14\n\x0cResourcePath\x18\x01 \x01(\t\x12\r\n\x05Nonce\x18\x02 \x01(\t\"i\n PrepareResourceInjectionResponse\x12\x11\n\tSessionId\x18\x01 \x01(\t\x12\r\n\x05Nonce\x18\x02 \x01(\t\x12\x11\n\tTeePubKey\x18\x03 \x01(\t\x12\x10\n\x08\x45vidence\x18\x04 \x01(\x0c\"d\n\x1e\x43ommitResourceInjectionRequest\x12\x11\n\tSessionId\x18\x01 \x01(\t\x12\x14\n\x0cResourcePath\x18\x02 \x01(\t\x12\x19\n\x11\x45ncryptedResource\x18\x03 \x01(\x0c\"!\n\x1f\x43ommitResourceInjectionResponse2V\n\x13SealedSecretService\x12?\n\x0cUnsealSecret\x12\x16.api.UnsealSecretInput\x1a\x17.api.UnsealSecretOutput2V\n\x12GetResourceService\x12@\n\x0bGetResource\x12\x17.api.GetResourceRequest\x1a\x18.api.GetResourceResponse2V\n\x12SecureMountService\x12@\n\x0bSecureMount\x12\x17.api.SecureMountRequest\x1a\x18.api.SecureMountResponse2N\n\x10ImagePullService\x12:\n\tPullImage\x12\x15.api.ImagePullRequest\x1a\x16.api.ImagePullResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,12 +51,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGEPULLREQUEST']._serialized_end=478
   _globals['_IMAGEPULLRESPONSE']._serialized_start=480
   _globals['_IMAGEPULLRESPONSE']._serialized_end=524
-  _globals['_SEALEDSECRETSERVICE']._serialized_start=526
-  _globals['_SEALEDSECRETSERVICE']._serialized_end=612
-  _globals['_GETRESOURCESERVICE']._serialized_start=614
-  _globals['_GETRESOURCESERVICE']._serialized_end=700
-  _globals['_SECUREMOUNTSERVICE']._serialized_start=702
-  _globals['_SECUREMOUNTSERVICE']._serialized_end=788
-  _globals['_IMAGEPULLSERVICE']._serialized_start=790
-  _globals['_IMAGEPULLSERVICE']._serialized_end=868
+  _globals['_PREPARERESOURCEINJECTIONREQUEST']._serialized_start=526
+  _globals['_PREPARERESOURCEINJECTIONREQUEST']._serialized_end=596
+  _globals['_PREPARERESOURCEINJECTIONRESPONSE']._serialized_start=598
+  _globals['_PREPARERESOURCEINJECTIONRESPONSE']._serialized_end=703
+  _globals['_COMMITRESOURCEINJECTIONREQUEST']._serialized_start=705
+  _globals['_COMMITRESOURCEINJECTIONREQUEST']._serialized_end=805
+  _globals['_COMMITRESOURCEINJECTIONRESPONSE']._serialized_start=807
+  _globals['_COMMITRESOURCEINJECTIONRESPONSE']._serialized_end=840
+  _globals['_SEALEDSECRETSERVICE']._serialized_start=842
+  _globals['_SEALEDSECRETSERVICE']._serialized_end=928
+  _globals['_GETRESOURCESERVICE']._serialized_start=930
+  _globals['_GETRESOURCESERVICE']._serialized_end=1016
+  _globals['_SECUREMOUNTSERVICE']._serialized_start=1018
+  _globals['_SECUREMOUNTSERVICE']._serialized_end=1104
+  _globals['_IMAGEPULLSERVICE']._serialized_start=1106
+  _globals['_IMAGEPULLSERVICE']._serialized_end=1184
 # @@protoc_insertion_point(module_scope)

@@ -188,3 +188,87 @@ class ImagePullResponse(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["manifest_digest", b"manifest_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PrepareResourceInjectionRequest(message.Message):
+    """Resource injection: two more methods of GetResourceService that one fork has, off by default."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RESOURCEPATH_FIELD_NUMBER: builtins.int
+    NONCE_FIELD_NUMBER: builtins.int
+    ResourcePath: builtins.str
+    Nonce: builtins.str
+    def __init__(
+        self,
+        *,
+        ResourcePath: builtins.str = ...,
+        Nonce: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["Nonce", b"Nonce", "ResourcePath", b"ResourcePath"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PrepareResourceInjectionResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    SESSIONID_FIELD_NUMBER: builtins.int
+    NONCE_FIELD_NUMBER: builtins.int
+    TEEPUBKEY_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
+    SessionId: builtins.str
+    Nonce: builtins.str
+    TeePubKey: builtins.str
+    Evidence: builtins.bytes
+    def __init__(
+        self,
+        *,
+        SessionId: builtins.str = ...,
+        Nonce: builtins.str = ...,
+        TeePubKey: builtins.str = ...,
+        Evidence: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["Evidence", b"Evidence", "Nonce", b"Nonce", "SessionId", b"SessionId", "TeePubKey", b"TeePubKey"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CommitResourceInjectionRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    SESSIONID_FIELD_NUMBER: builtins.int
+    RESOURCEPATH_FIELD_NUMBER: builtins.int
+    ENCRYPTEDRESOURCE_FIELD_NUMBER: builtins.int
+    SessionId: builtins.str
+    ResourcePath: builtins.str
+    EncryptedResource: builtins.bytes
+    def __init__(
+        self,
+        *,
+        SessionId: builtins.str = ...,
+        ResourcePath: builtins.str = ...,
+        EncryptedResource: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["EncryptedResource", b"EncryptedResource", "ResourcePath", b"ResourcePath", "SessionId", b"SessionId"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CommitResourceInjectionResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

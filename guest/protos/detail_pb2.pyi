@@ -25,10 +25,13 @@ class ErrorDetail(message.Message):
     CODE_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     CAUSES_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     code: builtins.str
     """Machine-readable name of the error class, e.g. "denied"."""
     status: builtins.int
     """The exact status code."""
+    request_id: builtins.str
+    """The id that logs, and the requests to the KBS, carry too."""
     @builtins.property
     def causes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """One line per error, outermost first; no secrets."""
@@ -39,9 +42,10 @@ class ErrorDetail(message.Message):
         code: builtins.str = ...,
         status: builtins.int = ...,
         causes: abc.Iterable[builtins.str] | None = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["causes", b"causes", "code", b"code", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["causes", b"causes", "code", b"code", "request_id", b"request_id", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -13,6 +13,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
+from guest import correlation
 from guest.deadline import boot_seconds
 from guest.errors import GuestError
 from guest.protos.detail_pb2 import ErrorDetail
@@ -47,6 +48,7 @@ class Call:
         "_timer",
         "bound",
         "context",
+        "identity",
         "is_cancelled",
     )
 
@@ -66,6 +68,7 @@ class Call:
         self._task: asyncio.Task[None] | None = None
         self.bound = bound
         self.context = context
+        self.identity = correlation.choose(context.metadata)
         self.is_cancelled = False
 
     @property
@@ -86,6 +89,7 @@ class Call:
             self._timer = asyncio.get_running_loop().call_later(left, self._time_out)
 
     async def _run(self, request: Message) -> None:
+        correlation.enter(self.identity)
         try:
             self._decide(await self.bound.handler(request, self.context))
         except asyncio.CancelledError:
@@ -150,6 +154,8 @@ class Call:
         if reply is None:
             return
         if isinstance(outcome, Status):
+            if outcome.detail is not None:
+                outcome.detail.request_id = self.identity
             known = outcome.code in Code.__members__.values()
             self._report(Code(outcome.code) if known else Code.UNKNOWN, outcome.detail)
         else:
@@ -169,6 +175,7 @@ class Call:
                 "code": code.name,
                 "seconds": round(seconds, 6),
                 "peer": self.context.peer,
+                "request": self.identity,
             }
             if detail is not None:
                 extra |= {"error": detail.code, "causes": list(detail.causes)}

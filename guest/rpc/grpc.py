@@ -7,6 +7,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError as ProtobufError
@@ -217,16 +218,38 @@ async def _abort(context: Any, status: Status) -> None:
     await context.abort(code, status.message[:MAX_TEXT], trailing)
 
 
-class GrpcChannel:
-    """A `guest.rpc.method.Channel` over gRPC, plaintext."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelTls:
+    """How a server is known and we are known to it; all of it PEM.
 
-    def __init__(self, target: Address | str) -> None:
+    Attributes:
+        roots: the authorities that count; None for the library's own.
+        certificate: ours, or None.
+        key: of our certificate.
+        server_name: what its certificate must be for, if that is not the target's name.
+    """
+
+    roots: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = None
+    server_name: str | None = None
+
+
+class GrpcChannel:
+    """A `guest.rpc.method.Channel` over gRPC, plaintext unless told otherwise."""
+
+    def __init__(self, target: Address | str, *, tls: ChannelTls | None = None) -> None:
         """Nothing is opened yet.
+
+        Args:
+            target: where the server is.
+            tls: None for plaintext.
 
         Raises:
             InvalidInputError: the target cannot be parsed.
         """
         self._address = parse_target(target) if isinstance(target, str) else target
+        self._tls = tls
         self._channel: Any = None
         self._free = asyncio.Semaphore(MAX_CALLS)
         self._is_closed = False
@@ -266,7 +289,7 @@ class GrpcChannel:
         if self._is_closed:
             raise UnavailableError(f"channel to {self.address} is closed")
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(_target(self._address), options=_OPTIONS)
+            self._channel = _open_channel(_target(self._address), self._tls)
         invoke = self._channel.unary_unary(path)
         async with deadline.limit(f"a free call to {path}"):
             await self._free.acquire()
@@ -302,6 +325,16 @@ class GrpcChannel:
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
+
+
+def _open_channel(target: str, tls: ChannelTls | None) -> Any:
+    import grpc.aio  # late: it is heavy
+
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(tls.roots, tls.key, tls.certificate)
+    name = (("grpc.ssl_target_name_override", tls.server_name),) if tls.server_name else ()
+    return grpc.aio.secure_channel(target, credentials, options=(*_OPTIONS, *name))
 
 
 class _LostError(UnavailableError):

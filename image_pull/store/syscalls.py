@@ -109,13 +109,13 @@ def move_mount(mount: int, target: bytes) -> None:
     _call(MOVE_MOUNT, "move_mount", mount, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH)
 
 
-def mount(source: str, target: bytes, kind: str, options: bytes) -> None:
-    """The old call, flags 0.
+def mount(source: str, target: bytes, kind: str, options: bytes, flags: int = 0) -> None:
+    """The old call.
 
     Raises:
         OSError: not possible.
     """
-    arguments = (source.encode(), target, kind.encode(), ctypes.c_ulong(0), options)
+    arguments = (os.fsencode(source), target, kind.encode(), ctypes.c_ulong(flags), options)
     _checked(int(_libc().mount(*arguments)), "mount")
 
 

@@ -10,8 +10,10 @@ LOG_LENGTH: Final = 200_000
 """Requests that a log remembers."""
 
 LOGGED_HEADERS: Final = (
+    "aainstanceinfo",
     "accept",
     "accept-encoding",
+    "attestation",
     "authorization",
     "content-length",
     "content-type",
@@ -19,6 +21,7 @@ LOGGED_HEADERS: Final = (
     "host",
     "range",
     "user-agent",
+    "x-request-id",
 )
 
 

@@ -18,6 +18,7 @@ HEAVY: Final = (
     "joserfc",
     "prometheus_client",
     "rich",
+    "tpm2_pytss",
     "uvloop",
     "yaml",
     "zstandard",

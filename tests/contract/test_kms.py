@@ -29,6 +29,8 @@ SETTINGS: Mapping[str, tuple[Mapping[str, object], ...]] = {
         {"client_type": "client_key", "client_key_id": "k", "kms_instance_id": "i"},
         {"client_type": "ecs_ram_role"},
     ),
+    "aws": ({"region": "us-east-1"},),
+    "ehsm": ({"app_id": "a", "endpoint": "https://h:9000"},),
 }
 """Settings that a service of this name can be opened with; a new row needs one here."""
 

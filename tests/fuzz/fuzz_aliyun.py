@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from cdh.kms.aliyun import documents, instance, openapi
+from cdh.kms.aliyun import documents, instance, openapi, recipient
 from cdh.kms.aliyun.settings import parse_iv, parse_settings, parse_version
 from guest.errors import DecodeError, GuestError
 from guest.protos import dkms_pb2
@@ -15,6 +15,7 @@ DOCUMENTS: Final[tuple[Callable[[bytes], object], ...]] = (
     documents.decode_password,
     documents.decode_pem,
     documents.decode_sts_token,
+    documents.decode_given_key,
     documents.decode_role,
     documents.decode_id_token,
 )
@@ -24,6 +25,8 @@ ANSWERS: Final[tuple[Callable[[int, bytes], object], ...]] = (
     instance.decode_secret,
     openapi.decode_secret,
     openapi.decode_assumed_role,
+    recipient.decode_challenge,
+    recipient.decode_secret,
 )
 STATUSES: Final = (200, 403, 500)
 
@@ -39,6 +42,9 @@ SEEDS = (
         b'{"Credentials":{"AccessKeyId":"a","AccessKeySecret":"b","SecurityToken":"c",'
         b'"Expiration":"2026-08-20T12:00:00Z"}}'
     ),
+    b'{"client_type":"attestation","kms_instance_id":"kst-1","sts_token":"a:b:c","tee":"tdx"}',
+    b'{"Nonce":"AAEC","ChallengeToken":"t"}',
+    b'{"SecretName":"n","CiphertextForRecipient":"AAEC"}',
     dkms_pb2.DecryptResponse(KeyId="k", Plaintext=b"p", RequestId="r").SerializeToString(),
     dkms_pb2.GetSecretValueResponse(SecretName="n", SecretData="d").SerializeToString(),
     dkms_pb2.Error(StatusCode=403, ErrorCode="c", ErrorMessage="m").SerializeToString(),

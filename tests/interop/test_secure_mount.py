@@ -281,7 +281,7 @@ async def test_a_kept_volume_is_opened_again_without_the_header_directory(tmp_pa
 
 @pytest.mark.dm
 @pytest.mark.spec("confidential-data-hub", 50)
-async def test_a_small_volume_with_integrity_is_made_and_detects_a_change(tmp_path: Path) -> None:
+async def test_a_small_volume_with_integrity_is_made_and_goes_with_its_tags(tmp_path: Path) -> None:
     with real(tmp_path) as (device, mounts):
         place, name = str(tmp_path / "mnt"), "guest-test-tags"
         options = options_of(device, dataIntegrity="true", mapperName=name)

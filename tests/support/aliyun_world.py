@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cdh.agent import AgentClient
 from cdh.config import CdhConfig
 from cdh.kms.aliyun.client_key import ClientKey, open_client_key
 from cdh.kms.aliyun.service import AliyunKms
@@ -102,7 +103,9 @@ def fill(cloud: AliyunCloud) -> None:
 
 
 @asynccontextmanager
-async def aliyun_world(folder: Path, **aliyun: object) -> AsyncIterator[AliyunWorld]:
+async def aliyun_world(
+    folder: Path, agent: AgentClient | None = None, /, **aliyun: object
+) -> AsyncIterator[AliyunWorld]:
     """A filled cloud whose CA the site trusts, and that site; `aliyun` is the config's table."""
     async with AliyunCloud() as cloud:
         fill(cloud)
@@ -117,7 +120,7 @@ async def aliyun_world(folder: Path, **aliyun: object) -> AsyncIterator[AliyunWo
             "proxy": {"https_proxy": cloud.proxy},
             "kms": {"aliyun": table},
         }
-        site = KmsSite(msgspec.convert(document, CdhConfig), folder)
+        site = KmsSite(msgspec.convert(document, CdhConfig), folder, agent)
         world = AliyunWorld(cloud, site, folder)
         write_credentials(world.credentials, cloud)
         try:

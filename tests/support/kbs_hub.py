@@ -79,9 +79,17 @@ class HubWorld:
 
 @asynccontextmanager
 async def hub_world(
-    folder: Path, *, wait: bool = True, tables: dict[str, object] | None = None, **behaviour: object
+    folder: Path,
+    *,
+    wait: bool = True,
+    tables: dict[str, object] | None = None,
+    aa: Channel | None = None,
+    **behaviour: object,
 ) -> AsyncIterator[HubWorld]:
-    """A hub with `cc_kbc` on a socket below `folder`; with `wait`, ready when the block begins."""
+    """A hub with `cc_kbc` on a socket below `folder`; with `wait`, ready when the block begins.
+
+    `aa` leads to another agent than the one beside it.
+    """
     kbs = Kbs(behaviour=Behaviour(**behaviour))  # type: ignore[arg-type]  # as given
     kbs.put_resource("default/key/1", b"the secret")
     socket = folder / "new" / "cdh.sock"
@@ -95,7 +103,9 @@ async def hub_world(
         def open_server(routes: Routes) -> Server:
             return TtrpcServer(routes, f"unix://{socket}")
 
-        hub = ConfidentialDataHub(config, agent.channel(), open_server, runtime_dir=folder / "rt")
+        hub = ConfidentialDataHub(
+            config, aa or agent.channel(), open_server, runtime_dir=folder / "rt"
+        )
         channel = InProcessChannel(hub.routes)
         ready, stop = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:

@@ -68,25 +68,33 @@ def attester_of(guest: TdxGuest, **options: Any) -> TdxAttester:
 class ParsedQuote:
     """What a verifier reads."""
 
+    version: int
     report_data: bytes
     config_id: bytes
     registers: tuple[bytes, ...]
 
 
 def parse_quote(quote: bytes, root_pem: bytes) -> ParsedQuote:
-    """Check a version 4 quote down to a root certificate, and read its body."""
+    """Check a quote of version 4 or 5 down to a root certificate, and read its body."""
     version, key_type, tee = struct.unpack_from("<HHI", quote)
-    assert (version, key_type, tee) == (4, 2, 0x81)
-    body = quote[48 : 48 + 584]
-    (section_length,) = struct.unpack_from("<I", quote, 632)
-    section = quote[636 : 636 + section_length]
+    assert (key_type, tee) == (2, 0x81)
+    assert version in (4, 5)
+    body_at, body_length = 48, 584
+    if version == 5:
+        body_type, body_length = struct.unpack_from("<HI", quote, 48)
+        assert body_length == {2: 584, 3: 648}[body_type]
+        body_at = 54
+    body = quote[body_at : body_at + body_length]
+    signed = quote[: body_at + body_length]
+    (section_length,) = struct.unpack_from("<I", quote, len(signed))
+    section = quote[len(signed) + 4 : len(signed) + 4 + section_length]
     assert len(section) == section_length
     key = ec.EllipticCurvePublicNumbers(
         int.from_bytes(section[64:96], "big"),
         int.from_bytes(section[96:128], "big"),
         ec.SECP256R1(),
     ).public_key()
-    _verify(key, section[:64], quote[:632])
+    _verify(key, section[:64], signed)
     kind, length = struct.unpack_from("<HI", section, 128)
     assert (kind, length) == (6, len(section) - 134)
     certified = section[134:]
@@ -105,7 +113,12 @@ def parse_quote(quote: bytes, root_pem: bytes) -> ParsedQuote:
     assert isinstance(leaf_key, ec.EllipticCurvePublicKey)
     _verify(leaf_key, signature, report)
     registers = tuple(body[328 + 48 * i : 376 + 48 * i] for i in range(4))
-    return ParsedQuote(report_data=body[520:584], config_id=body[184:232], registers=registers)
+    return ParsedQuote(
+        version=version,
+        report_data=body[520:584],
+        config_id=body[184:232],
+        registers=registers,
+    )
 
 
 def _verify(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:

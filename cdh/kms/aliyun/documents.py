@@ -3,13 +3,14 @@
 Source: docs/spec/confidential-data-hub.md 8.2 to 8.4.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from cdh.kms.aliyun.openapi import AccessKey
-from cdh.kms.aliyun.settings import verify_id
+from cdh.kms.members import verify_id
 from guest import jsonio, wire
 from guest.errors import DecodeError
 from guest.secret import Secret
@@ -114,11 +115,21 @@ def decode_sts_token(data: bytes) -> AccessKey:
     parts = data.strip().split(b":")
     if len(parts) != 3:
         raise DecodeError(f"STS token has {len(parts)} parts, expected 3")
-    for part in parts:
-        if not part or not part.isascii() or not part.decode("ascii").isprintable():
-            raise DecodeError("STS token has a part that is empty or not printable ASCII")
-    key_id, secret, token = parts
-    return AccessKey(key_id=key_id.decode("ascii"), secret=Secret(secret), token=Secret(token))
+    return _access_key(parts, "STS token")
+
+
+def decode_given_key(data: bytes) -> AccessKey:
+    """Read `<AccessKeyId>:<AccessKeySecret>:<SecurityToken>` of a secret's settings.
+
+    Only the first two colons divide.
+
+    Raises:
+        DecodeError: not three parts of printable ASCII.
+    """
+    parts = data.split(b":", 2)
+    if len(parts) != 3:
+        raise DecodeError(f"sts_token has {len(parts)} parts, expected 3")
+    return _access_key(parts, "sts_token")
 
 
 def decode_role(data: bytes) -> RoleFile:
@@ -144,3 +155,11 @@ def decode_id_token(data: bytes) -> Secret:
     if not token or not token.isascii() or not token.decode("ascii").isprintable():
         raise DecodeError("identity token is empty or not printable ASCII")
     return Secret(token)
+
+
+def _access_key(parts: Sequence[bytes], what: str) -> AccessKey:
+    for part in parts:
+        if not part or not part.isascii() or not part.decode("ascii").isprintable():
+            raise DecodeError(f"{what} has a part that is empty or not printable ASCII")
+    key_id, secret, token = parts
+    return AccessKey(key_id=key_id.decode("ascii"), secret=Secret(secret), token=Secret(token))

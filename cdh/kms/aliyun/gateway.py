@@ -7,24 +7,20 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from cdh.kms.aliyun import instance
 from cdh.kms.aliyun.client_key import ClientKey, open_client_key
 from cdh.kms.aliyun.documents import decode_pem
 from cdh.kms.aliyun.settings import ClientKeySettings, parse_iv, parse_version
+from cdh.kms.calls import BACKOFF, CALL_SECONDS, is_transient
 from cdh.kms.files import CredentialFiles
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
-from guest.errors import ConfigError, DecodeError, GuestError, PlatformError, UnavailableError
-from guest.http import CertificateError, HttpClient
-from guest.retry import Backoff, retry
+from guest.errors import ConfigError, DecodeError, PlatformError
+from guest.http import HttpClient
+from guest.retry import retry
 from guest.secret import Secret
-
-CALL_SECONDS: Final = 15.0
-"""Most seconds for one operation, all attempts together."""
-
-BACKOFF: Final = Backoff(first=0.2, most=2.0, attempts=3)
 
 T = TypeVar("T")
 
@@ -161,8 +157,3 @@ class InstanceGateway:
             max_body=instance.MAX_ANSWER_LENGTH,
         )
         return decode(answer.status, answer.body)
-
-
-def is_transient(error: GuestError) -> bool:
-    """Whether another attempt may go better: every operation may be repeated."""
-    return isinstance(error, UnavailableError) and not isinstance(error, CertificateError)

@@ -14,8 +14,9 @@ from typing import Final, TypeVar
 from google.protobuf.message import DecodeError as ProtobufError
 from google.protobuf.message import Message
 
-from cdh.kms.aliyun.refusals import foreign_answer, refusal
+from cdh.kms.aliyun.refusals import refusal
 from cdh.kms.aliyun.settings import SecretVersion
+from cdh.kms.answers import foreign_answer
 from guest import wire
 from guest.errors import GuestError, PeerError
 from guest.protos import dkms_pb2

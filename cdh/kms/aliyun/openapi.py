@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from cdh.kms.aliyun.refusals import foreign_answer, refusal
+from cdh.kms.aliyun.refusals import refusal
 from cdh.kms.aliyun.settings import SecretVersion
+from cdh.kms.answers import foreign_answer
 from guest import jsonio, wire
 from guest.errors import DecodeError, GuestError, PeerError
 from guest.secret import Secret
@@ -137,7 +138,7 @@ def get_secret_request(
         "Action": "GetSecretValue",
         "Format": "json",
         "RegionId": region_id,
-        "Timestamp": _timestamp(now),
+        "Timestamp": timestamp(now),
         "SignatureMethod": "HMAC-SHA1",
         "SignatureType": "",
         "SignatureVersion": "1.0",
@@ -176,7 +177,7 @@ def assume_role_request(
         "OIDCProviderArn": provider_arn,
         "OIDCToken": id_token.reveal().decode("ascii"),
         "RoleSessionName": session_name,
-        "Timestamp": _timestamp(now),
+        "Timestamp": timestamp(now),
     }
     headers = (
         ("x-acs-version", STS_VERSION),
@@ -196,7 +197,7 @@ def decode_secret(status: int, body: bytes) -> Secret:
         GuestError: the gateway refused, see `cdh.kms.aliyun.refusals`; `PeerError` for an answer
             that is none.
     """
-    data = _decode(_SecretJson, status, body).secret_data
+    data = decode_answer(_SecretJson, status, body).secret_data
     if data is None:
         raise PeerError("get 'SecretData' from get_secret response failed.")
     return Secret(data.encode("utf-8"))
@@ -208,7 +209,7 @@ def decode_assumed_role(status: int, body: bytes) -> AccessKey:
     Raises:
         GuestError: as `decode_secret`.
     """
-    return _access_key(_decode(_RoleJson, status, body).credentials)
+    return _access_key(decode_answer(_RoleJson, status, body).credentials)
 
 
 def decode_role_key(body: bytes) -> AccessKey:
@@ -217,7 +218,7 @@ def decode_role_key(body: bytes) -> AccessKey:
     Raises:
         PeerError: not such a document, or one that says it is no success.
     """
-    answer = _decode(_KeyJson, 200, body)
+    answer = decode_answer(_KeyJson, 200, body)
     if answer.code not in (None, "Success"):
         raise PeerError("metadata server has no access key for the role")
     return _access_key(answer)
@@ -250,11 +251,18 @@ def _request(host: str, parameters: Mapping[str, str], headers: Headers) -> ApiR
     return ApiRequest(url=Secret(url.encode("ascii")), headers=headers)
 
 
-def _timestamp(now: datetime) -> str:
+def timestamp(now: datetime) -> str:
+    """A time as the gateways take it."""
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _decode(kind: type[T], status: int, body: bytes) -> T:
+def decode_answer(kind: type[T], status: int, body: bytes) -> T:
+    """An answer of success as what it should be.
+
+    Raises:
+        GuestError: the gateway refused, see `cdh.kms.aliyun.refusals`; `PeerError` for an answer
+            that is none.
+    """
     if not 200 <= status < 300:
         raise _decode_refusal(status, body)
     try:

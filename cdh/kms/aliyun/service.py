@@ -1,13 +1,14 @@
 """Alibaba Cloud KMS as CDH uses it: one client type behind each secret or packet, errors worded.
 
-Source: docs/spec/confidential-data-hub.md 8.1 to 8.5.
+Source: docs/spec/confidential-data-hub.md 8.1 to 8.5, 12.3 and 12.4.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self, TypeVar, assert_never
+from typing import Final, Self, assert_never
 
 from cdh.files import read_given
+from cdh.kms.aliyun.attested import AttestedInstance
 from cdh.kms.aliyun.client_key import open_client_key
 from cdh.kms.aliyun.gateway import (
     InstanceCredentials,
@@ -16,25 +17,26 @@ from cdh.kms.aliyun.gateway import (
     read_credentials,
 )
 from cdh.kms.aliyun.settings import (
+    AttestationSettings,
     ClientKeySettings,
     EcsRamRoleSettings,
     OidcRamSettings,
     Settings,
     StsTokenSettings,
     parse_settings,
-    verify_id,
 )
 from cdh.kms.aliyun.shared import AssumedRole, MachineRole, SharedGateway, TokenFile
+from cdh.kms.calls import refused, worded
 from cdh.kms.files import MAX_FILE_LENGTH
+from cdh.kms.members import verify_id
 from cdh.kms.site import KmsSite
 from guest import wire
 from guest.deadline import Deadline
-from guest.errors import DecodeError, GuestError, InvalidInputError, UnsupportedError, retold
+from guest.errors import DecodeError, UnsupportedError
 from guest.secret import Secret
 
 PROVIDER: Final = "aliyun"
-
-T = TypeVar("T")
+NAME: Final = "Aliyun KMS"
 
 
 class AliyunKms:
@@ -56,7 +58,7 @@ class AliyunKms:
         try:
             return cls(site, parse_settings(settings))
         except DecodeError as error:
-            raise InvalidInputError(f"Aliyun KMS error: {error}") from error.__cause__
+            raise refused(NAME, error) from error.__cause__
 
     async def decrypt(
         self, ciphertext: bytes, key_id: str, annotations: Mapping[str, object], deadline: Deadline
@@ -69,8 +71,10 @@ class AliyunKms:
         """
         gateway = self._gateway
         if not isinstance(gateway, InstanceGateway):
-            raise UnsupportedError("Aliyun KMS error: this client type cannot decrypt")
-        return await _worded(lambda: gateway.decrypt(ciphertext, key_id, annotations, deadline))
+            raise UnsupportedError(f"{NAME} error: this client type cannot decrypt")
+        return await worded(
+            NAME, lambda: gateway.decrypt(ciphertext, key_id, annotations, deadline)
+        )
 
     async def get_secret(
         self, name: str, annotations: Mapping[str, object], deadline: Deadline
@@ -80,7 +84,7 @@ class AliyunKms:
         Raises:
             GuestError: `Aliyun KMS error: ...`.
         """
-        return await _worded(lambda: self._gateway.get_secret(name, annotations, deadline))
+        return await worded(NAME, lambda: self._gateway.get_secret(name, annotations, deadline))
 
 
 class AliyunSealer:
@@ -112,7 +116,7 @@ class AliyunSealer:
         try:
             instance_id = verify_id(str(flags["kms_instance_id"]), "kms_instance_id")
         except DecodeError as error:
-            raise InvalidInputError(f"Aliyun KMS error: {error}") from error.__cause__
+            raise refused(NAME, error) from error.__cause__
         document, password, authority = (
             read_given(Path(str(flags[name])), MAX_FILE_LENGTH)
             for name in ("client_key_file_path", "password_file_path", "cert_path")
@@ -129,11 +133,15 @@ class AliyunSealer:
         Raises:
             GuestError: `Aliyun KMS error: ...`.
         """
-        ciphertext, iv = await _worded(lambda: self._gateway.encrypt(plaintext, key_id, deadline))
+        ciphertext, iv = await worded(
+            NAME, lambda: self._gateway.encrypt(plaintext, key_id, deadline)
+        )
         return ciphertext, {"iv": wire.encode_base64(iv)}
 
 
-def _open_gateway(site: KmsSite, settings: Settings) -> InstanceGateway | SharedGateway:
+def _open_gateway(
+    site: KmsSite, settings: Settings
+) -> InstanceGateway | SharedGateway | AttestedInstance:
     config = site.config.kms.aliyun
     files = site.credentials(PROVIDER, config.in_guest_key_path)
     match settings:
@@ -147,15 +155,7 @@ def _open_gateway(site: KmsSite, settings: Settings) -> InstanceGateway | Shared
             return SharedGateway(site, MachineRole(site, files))
         case OidcRamSettings():
             return SharedGateway(site, AssumedRole(site, settings))
+        case AttestationSettings():
+            return AttestedInstance(site, settings, files)
         case _:
             assert_never(settings)
-
-
-async def _worded(call: Callable[[], Awaitable[T]]) -> T:
-    """The call's outcome, its errors led by the service's name."""
-    try:
-        return await call()
-    except DecodeError as error:
-        raise InvalidInputError(f"Aliyun KMS error: {error}") from error.__cause__
-    except GuestError as error:
-        raise retold(error, f"Aliyun KMS error: {error}") from error.__cause__

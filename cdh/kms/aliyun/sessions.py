@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cdh.kms.aliyun import openapi
-from cdh.kms.aliyun.gateway import BACKOFF, is_transient
 from cdh.kms.aliyun.openapi import AccessKey, ApiRequest
-from cdh.kms.aliyun.refusals import TRANSIENT_STATUSES
+from cdh.kms.answers import TRANSIENT_STATUSES
+from cdh.kms.calls import BACKOFF, is_transient
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
 from guest.errors import GuestError, NotFoundError, PeerError, UnavailableError

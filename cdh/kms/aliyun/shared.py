@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from cdh.kms.aliyun import documents, openapi
-from cdh.kms.aliyun.gateway import BACKOFF, CALL_SECONDS, is_transient
 from cdh.kms.aliyun.openapi import AccessKey
 from cdh.kms.aliyun.sessions import AccessKeys, assume_role, fetch_role_key
 from cdh.kms.aliyun.settings import OidcRamSettings, SecretVersion, StsTokenSettings, parse_version
+from cdh.kms.calls import BACKOFF, CALL_SECONDS, is_transient
 from cdh.kms.files import CredentialFiles, find_file, read_below
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline

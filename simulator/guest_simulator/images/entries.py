@@ -88,11 +88,12 @@ def tar_bytes(entries: Iterable[Entry]) -> bytes:
         fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8"
     ) as archive:
         for entry in entries:
-            archive.addfile(_tar_info(entry), io.BytesIO(entry.data))
+            archive.addfile(tar_info(entry), io.BytesIO(entry.data))
     return buffer.getvalue()
 
 
-def _tar_info(entry: Entry) -> tarfile.TarInfo:
+def tar_info(entry: Entry) -> tarfile.TarInfo:
+    """The header of an entry, PAX records included."""
     info = tarfile.TarInfo(entry.archive_name)
     info.type = TYPES[entry.kind]
     info.size = len(entry.data) if entry.kind is Kind.FILE else 0

@@ -17,7 +17,7 @@ from typing import Final
 from guest_simulator.tdx import qgs
 from guest_simulator.tdx.domain import REGISTER_BYTES, Domain
 from guest_simulator.tdx.quote import Platform
-from guest_simulator.tdx.tsm import TsmReports, failure
+from guest_simulator.tdx.tsm import COUNTER_BITS, TsmReports, failure
 
 REPORTS: Final = "/sys/kernel/config/tsm/report"
 MEASUREMENTS: Final = "/sys/devices/virtual/misc/tdx_guest/measurements"
@@ -86,6 +86,7 @@ class TdxGuest:
         ccel: the area of the firmware's log; None where ACPI has none.
         quote_seconds: what a quote takes.
         transform: what becomes of a quote on its way.
+        counter_bits: width of the generation counter.
         faults: see `Fault`.
         calls: all calls, for tests.
     """
@@ -100,11 +101,12 @@ class TdxGuest:
     ccel: bytes | None = None
     quote_seconds: float = 0.0
     transform: Callable[[bytes], bytes] | None = None
+    counter_bits: int = COUNTER_BITS
     faults: list[Fault] = field(default_factory=list)
     calls: list[SeenCall] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.reports = TsmReports(self.quote)
+        self.reports = TsmReports(self.quote, counter_bits=self.counter_bits)
 
     def quote(self, report_data: bytes) -> bytes:
         """What the quoting service and the module make of 64 bytes."""
@@ -116,8 +118,10 @@ class TdxGuest:
     def exists(self, path: str) -> bool:
         """See `KernelCalls`."""
         where = self._begin("exists", path)
-        if where.startswith(REPORTS):
+        if where == REPORTS:
             return self.has_configfs
+        if where.startswith(REPORTS + "/"):
+            return self.has_configfs and self._instance(where) in self.reports.names()
         if where.startswith(MEASUREMENTS):
             return self.has_registers
         if where == self.device:

@@ -19,7 +19,9 @@ def soon() -> Deadline:
 
 
 class NoTokens:
-    async def fetch(self, kind: str, deadline: Deadline) -> Secret:
+    async def fetch(
+        self, kind: str, deadline: Deadline, additional_data: str | None = None
+    ) -> Secret:
         raise AssertionError("nobody asks for tokens here")
 
 

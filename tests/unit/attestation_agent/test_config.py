@@ -9,8 +9,9 @@ import pytest
 from attestation_agent.config import AaConfig, ChosenTee, CocoAsConfig, KbsConfig, without_file
 from guest.cmdline import CommandLine
 from guest.config import decode_config, read_config
+from guest.crypto import kmac
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
-from guest.errors import ConfigError
+from guest.errors import ConfigError, UnsupportedError
 from guest.log import LogFormat
 
 SPEC_TOML = '''
@@ -58,7 +59,7 @@ def test_the_specified_file_is_the_same_in_toml_and_json_and_an_empty_one_is_all
     empty = decode("")
     assert empty == AaConfig() == decode("{}", "aa.json")
     assert (empty.token_configs.kbs, empty.token_configs.coco_as) == (None, None)
-    assert (empty.eventlog_config.init_pcr, empty.eventlog_config.enable_eventlog) == (17, False)
+    assert (empty.eventlog_config.init_pcr, empty.eventlog_config.enable_eventlog) == (None, False)
     assert (empty.log.level, empty.log.format) == ("info", LogFormat.TEXT)
 
 
@@ -71,15 +72,20 @@ def test_an_unknown_key_algorithm_is_refused_and_unknown_keys_are_not() -> None:
 
 
 @pytest.mark.parametrize("name", list(TeeKeyAlgorithm))
-def test_the_key_algorithms_are_taken_by_name_but_for_ml_kem(name: TeeKeyAlgorithm) -> None:
+def test_the_key_algorithms_are_taken_by_name(name: TeeKeyAlgorithm) -> None:
     text = f'[token_configs.kbs]\nurl = "http://a"\ntee_key_algorithm = "{name}"'
-    if name is TeeKeyAlgorithm.ML_KEM_768:
-        with pytest.raises(ConfigError, match=r"token_configs.kbs: .*no PEM form"):
-            decode(text)
-        return
     config = decode(text).token_configs.kbs
     assert config is not None
     assert config.tee_key_algorithm is name
+
+
+def test_ml_kem_without_its_libraries_is_a_load_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise UnsupportedError("KMAC256 is not installed")
+
+    monkeypatch.setattr(kmac, "verify_available", missing)
+    with pytest.raises(ConfigError, match=r"token_configs.kbs: .*KMAC256 is not installed"):
+        decode('[token_configs.kbs]\nurl="http://a"\ntee_key_algorithm="ML-KEM-768+A192KW"')
 
 
 @pytest.mark.spec("attestation-agent", 7)
@@ -151,3 +157,9 @@ def test_everything_else_leaves_the_kbs_unset(text: str, caplog: pytest.LogCaptu
         assert without_file(text, line) == AaConfig()
     assert bool(caplog.records) is ("::" not in text)
     assert without_file(None, CommandLine.parse("")) == AaConfig()
+
+
+def test_gpus_are_attested_unless_the_file_says_no_and_a_dpu_only_if_it_says_so() -> None:
+    assert (AaConfig().attester.nvidia, AaConfig().attester.nvidia_dpu) == (True, False)
+    attester = decode("[attester]\nnvidia = false\nnvidia_dpu = true").attester
+    assert (attester.nvidia, attester.nvidia_dpu) == (False, True)

@@ -42,7 +42,9 @@ class Broken:
     async def evidence(self, report_data: bytes, deadline: Deadline) -> object:
         raise self._error
 
-    async def fetch(self, kind: str, deadline: Deadline) -> Secret:
+    async def fetch(
+        self, kind: str, deadline: Deadline, additional_data: str | None = None
+    ) -> Secret:
         raise self._error
 
     async def bind(self, digest: bytes, deadline: Deadline) -> None:

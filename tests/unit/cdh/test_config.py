@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cdh.config import CdhConfig, Credential, KbcConfig, effective
+from cdh.config import CdhConfig, Credential, KbcConfig, KmsServiceConfig, effective
 from guest.cmdline import CommandLine
 from guest.config import decode_config
 from guest.errors import ConfigError
@@ -202,3 +202,19 @@ def test_the_variables_of_a_kms_fill_what_the_file_leaves_out_and_its_directory_
     assert defaults.in_guest_key_path is None
     assert defaults.metadata_url == "http://100.100.100.200"
     assert defaults.token_root == "/run/confidential-containers"
+
+
+def test_aws_and_ehsm_have_a_directory_from_their_variables_and_nothing_else() -> None:
+    variables = {
+        "AWS_IN_GUEST_KEY_PATH": "/aws",
+        "EHSM_IN_GUEST_KEY_PATH": "/ehsm",
+        "AWS_ACCESS_KEY_ID": "canary",
+        "AWS_REGION": "canary",
+        "AWS_CA_BUNDLE": "canary",
+    }
+    own = f'{SMALLEST}\n[kms.aws]\nin_guest_key_path = "/own"\n[kms.ehsm]\n'
+    found = rules(own, **variables).kms
+    assert found.aws == KmsServiceConfig(in_guest_key_path="/aws")
+    assert found.ehsm == KmsServiceConfig(in_guest_key_path="/ehsm")
+    assert rules(own).kms.aws.in_guest_key_path == "/own"
+    assert rules(SMALLEST).kms.ehsm == KmsServiceConfig()

@@ -150,6 +150,57 @@ async def test_a_late_agent_is_waited_for(tmp_path: Path) -> None:
     assert resources.calls == 3
 
 
+async def test_all_are_fetched_side_by_side(tmp_path: Path) -> None:
+    entries = [entry(f"{tmp_path}/kbs/{number}") for number in range(20)]
+
+    class Together(Resources):
+        together = asyncio.Barrier(20)
+
+        async def fetch(self, uri: ResourceUri, deadline: Deadline) -> Secret:
+            await self.together.wait()
+            return await super().fetch(uri, deadline)
+
+    await store(tmp_path, Together({"kbs:///a/b/c": b"x"}), *entries)
+    assert len(list((tmp_path / "kbs").iterdir())) == 20
+
+
+async def test_when_one_cannot_be_had_none_is_stored(tmp_path: Path) -> None:
+    resources = Resources({"kbs:///a/b/c": b"x"})
+    late = asyncio.Event()
+
+    class Last(Resources):
+        async def fetch(self, uri: ResourceUri, deadline: Deadline) -> Secret:
+            if uri.path == "a/b/c":
+                late.set()
+                return await resources.fetch(uri, deadline)
+            await late.wait()
+            raise DeniedError("policy")
+
+    entries = [entry(f"{tmp_path}/kbs/x"), entry(f"{tmp_path}/kbs/y", "kbs:///a/b/d")]
+    with pytest.raises(ConfigError, match="kbs:///a/b/d: policy"):
+        await store(tmp_path, Last({}), *entries)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(PlatformError, match=r"cannot write .*/kbs/x: No space left on device"):
+        write_file(tmp_path, ("kbs", "x"), Secret(b"secret"))
+    assert list((tmp_path / "kbs").iterdir()) == []
+
+
+async def test_retries_end_with_the_deadline(tmp_path: Path) -> None:
+    failures = [UnreachableError("KBS is down") for _ in range(100)]
+    resources = Resources({}, *failures)
+    placements = plan([entry(f"{tmp_path}/kbs/x")], tmp_path)
+    with pytest.raises(ConfigError, match="kbs:///a/b/c: KBS is down"):
+        await fetch_and_store(placements, resources, tmp_path, Deadline.after(0.5))
+    assert 1 < resources.calls < 10
+
+
 @pytest.mark.parametrize(
     ("failure", "text"),
     [

@@ -73,6 +73,48 @@ def test_a_signal_ends_it_and_its_socket(short_tmp: Path, number: signal.Signals
     assert not (short_tmp / "cdh.sock").exists()
 
 
+def test_a_credential_that_cannot_be_had_ends_the_start_with_one_line(short_tmp: Path) -> None:
+    path = write_config(
+        short_tmp,
+        f"""[[credentials]]
+resource_uri = "kbs:///default/key/1"
+path = "{short_tmp}/rt/kbs/here"
+[[credentials]]
+resource_uri = "kbs:///default/key/2"
+path = "{short_tmp}/rt/kbs/absent"
+""",
+    )
+    status, output, errors = run(short_tmp, "-c", str(path), RUST_LOG="off")
+    assert (status, output) == (1, "")
+    (line,) = errors.splitlines()
+    assert "init Hub failed: kbs client get resource failed: kbs:///default/key/2" in line
+    assert "resource not found default/key/2" in line
+    assert not (short_tmp / "cdh.sock").exists()
+    assert not list(short_tmp.glob("rt/kbs/*"))
+
+
+def test_a_start_waits_for_its_credentials_no_longer_than_it_may(short_tmp: Path) -> None:
+    path = write_config(
+        short_tmp,
+        f"""credentials_seconds = 2.5
+[[credentials]]
+resource_uri = "kbs:///default/key/1"
+path = "{short_tmp}/rt/kbs/x"
+[aa]
+aa_socket = "unix://{short_tmp}/nobody.sock"
+""",
+    )
+    text = path.read_text().replace('"offline_fs_kbc"', '"cc_kbc"\nurl = "http://127.0.0.1:9"')
+    path.write_text(text)
+    began = time.monotonic()
+    status, _, errors = run(short_tmp, "-c", str(path), RUST_LOG="off")
+    assert time.monotonic() - began < SECONDS
+    assert status == 1
+    (line,) = errors.splitlines()
+    assert "kbs:///default/key/1" in line
+    assert f"create AA token provider failed: unix://{short_tmp}/nobody.sock" in line
+
+
 def test_the_file_may_be_named_by_a_variable(short_tmp: Path) -> None:
     with process(short_tmp, CDH_CONFIG_PATH=str(write_config(short_tmp))):
         assert (short_tmp / "rt" / "ocicrypt_config.json").exists()

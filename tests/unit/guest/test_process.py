@@ -134,3 +134,49 @@ print(os.umask(0), resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).p
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=repository, timeout=60
     )
     assert done.stdout == "63 (0, 0) 0\n", done.stderr
+
+
+async def test_what_a_program_leaves_running_may_keep_its_error_output_and_not_fill_it(
+    short_tmp: Path,
+) -> None:
+    note = short_tmp / "note"
+    script = (
+        "echo started >&2; "
+        f"(read x < {short_tmp}/go; echo more >&2; echo $? > {note}.new; mv {note}.new {note}) & "
+        "exit 0"
+    )
+    os.mkfifo(short_tmp / "go")
+    done = await run_program(["sh", "-c", script], deadline=soon(), daemonizes=True)
+    assert (done.status, done.stdout, done.stderr) == (0, b"", b"started\n")
+    await asyncio.to_thread((short_tmp / "go").write_text, "x\n")
+    while not note.exists():
+        await asyncio.sleep(0.01)
+    assert note.read_text() != "0\n"
+
+
+async def test_a_daemon_that_fails_to_start_says_why() -> None:
+    script = "echo no such bucket >&2; exit 3"
+    done = await run_program(["sh", "-c", script], deadline=soon(), daemonizes=True)
+    with pytest.raises(PlatformError, match="exit status 3: no such bucket"):
+        done.verify_success()
+    with pytest.raises(PlatformError, match="is not installed"):
+        await run_program(["no-such-program"], deadline=soon(), daemonizes=True)
+
+
+async def test_children_in_sessions_of_their_own_end_with_their_program(short_tmp: Path) -> None:
+    note = short_tmp / "pid"
+    script = f"setsid sh -c 'echo $$ > {note}.new; mv {note}.new {note}; exec sleep 1000' & wait"
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(run_program(["sh", "-c", script], deadline=soon()))
+        while not note.exists():
+            await asyncio.sleep(0.01)
+        work.cancel()
+    pid = int(note.read_text())
+    while True:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            break
+        if state == "Z":
+            break
+        await asyncio.sleep(0.01)

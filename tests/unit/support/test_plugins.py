@@ -72,6 +72,46 @@ def test_in_ci_a_skip_behind_an_open_gate_is_a_failure(tmp_path: Path, repositor
     assert record["skipped"] == {}
 
 
+DOCUMENTS_SOURCE = """
+import pytest
+
+@pytest.mark.spec("page", 1, built=True)
+def test_reads(documents):
+    expected = b"real" if documents.are_real else b"built"
+    assert documents.get("folder/a.bin", lambda: b"built") == expected
+
+@pytest.mark.spec("page", 2, built=True)
+def test_reads_another(documents):
+    documents.get("b.bin", lambda: b"built")
+
+@pytest.mark.spec("page", 3)
+def test_reads_none(): pass
+"""
+
+
+@pytest.mark.parametrize("has_files", [False, True])
+def test_the_record_tells_what_was_proven_on_built_data(
+    tmp_path: Path, repository: Path, has_files: bool
+) -> None:
+    (tmp_path / "pytest.ini").write_text(CONFIG)
+    (tmp_path / "test_source.py").write_text(DOCUMENTS_SOURCE)
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "real" / "deep" / "a.bin").write_bytes(b"real")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "support.documents", "-p", "no:xdist"]
+    command += ["-p", "support.checklist", "-p", "no:cacheprovider", "--checklist", "record.json"]
+    if has_files:
+        command += ["--real-documents", "real"]
+    environment = {"PYTHONPATH": str(repository / "tests"), "PATH": os.defpath}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["built"] == ({} if has_files else {"page": [1, 2]})
+    second = ["skipped"] if has_files else ["passed"]
+    assert checks(record) == {"1": ["passed"], "2": second, "3": ["passed"]}
+
+
 def test_a_short_directory_is_short(short_tmp: Path) -> None:
     assert len(os.fsencode(short_tmp)) <= 30
     assert short_tmp.is_dir()

@@ -1,6 +1,9 @@
 """The checklist's reading of pages and records."""
 
+import pytest
+
 from tools import checklist
+from tools.foreign_checks import NEEDS
 
 PAGE = """# Title
 
@@ -36,9 +39,29 @@ def test_a_check_is_proven_by_a_pass_without_a_failure() -> None:
         }
     }
     assert checklist.proven(page, record) == {1}
-    text = checklist.report([page], record)
+    text = checklist.report([page], record, {})
     assert "1 of   3  1" in text
     assert "  2. second" in text
+    assert "built data" not in text
+
+
+def test_built_data_is_named_and_foreign_programs_are_named_and_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = checklist.parse_page("page", PAGE)
+    monkeypatch.setattr(checklist, "NEEDS", {"page": {2: "a Daemon", 3: "a Client"}})
+    record = {"page": {"1": {"passed": ["a"]}, "3": {"passed": ["a"]}}}
+    text = checklist.report([page], record, {"page": [1, 2]})
+    assert "2 of   2  1, 3" in text
+    assert "real files\n  page: 1\n" in text
+    assert text.endswith("not counted\n  page 2: needs a Daemon")
+    assert "2. second" not in text
+
+
+def test_foreign_checks_are_checks_of_their_pages() -> None:
+    pages = {page.name: page.checks for page in checklist.load_pages()}
+    for name, needs in NEEDS.items():
+        assert set(needs) <= set(pages[name])
 
 
 def test_numbers_are_written_as_ranges() -> None:

@@ -10,10 +10,12 @@ from typing import Final, Self
 
 from guest_simulator.cert import CertificateAuthority
 from guest_simulator.faults import Faults
+from guest_simulator.kms.aliyun import trustee
 from guest_simulator.kms.aliyun.instance import Instance
 from guest_simulator.kms.aliyun.metadata import Metadata
 from guest_simulator.kms.aliyun.openapi import SharedGateways
 from guest_simulator.kms.aliyun.store import AliyunStore
+from guest_simulator.kms.aliyun.trustee import TrusteeInstance
 from guest_simulator.reply import Reply
 from guest_simulator.request_log import RequestLog
 from guest_simulator.service import HttpService, Incoming
@@ -39,6 +41,7 @@ class AliyunCloud:
         store: what they know.
         ca: PEM of the authority of all hosts.
         metadata: the metadata server's rules.
+        trustee: what an instance does that verifies evidence.
     """
 
     def __init__(self) -> None:
@@ -46,6 +49,7 @@ class AliyunCloud:
         authority = CertificateAuthority.create("aliyun simulator CA")
         self.ca = authority.pem
         self.metadata = Metadata(self.store)
+        self.trustee = TrusteeInstance(self.store)
         self._instance = Instance(self.store)
         self._shared = SharedGateways(self.store)
         self._service = HttpService(self._handle, tls=authority.issue(*NAMES).context())
@@ -107,6 +111,8 @@ class AliyunCloud:
 
     async def _handle(self, request: Incoming) -> Reply:
         host = request.host.partition(":")[0]
+        if INSTANCE.match(host) and request.header("content-type") == trustee.MEDIA_TYPE:
+            return await self.trustee.answer(request)
         if INSTANCE.match(host):
             return await self._instance.answer(request)
         match = SHARED.match(host)

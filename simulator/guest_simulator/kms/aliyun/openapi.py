@@ -91,6 +91,20 @@ def format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
+def verify_time(text: str, now: float) -> None:
+    """Insist on a time that is near.
+
+    Raises:
+        ApiError: it is not, or it is no time.
+    """
+    try:
+        date = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise ApiError(400, "InvalidTimeStamp.Format", text) from error
+    if abs(date.timestamp() - now) > SKEW_SECONDS:
+        raise ApiError(400, "InvalidTimeStamp.Expired", text)
+
+
 class SharedGateways:
     """Answers for `kms.<region>.aliyuncs.com` and `sts.<region>.aliyuncs.com`."""
 
@@ -123,7 +137,7 @@ class SharedGateways:
         for name, value in {**FIXED, "RegionId": region}.items():
             if given[name] != value:
                 raise ApiError(400, "InvalidParameter", name)
-        self._verify_time(given["Timestamp"])
+        verify_time(given["Timestamp"], self._store.clock.now())
         self._verify_signature(given)
         found = self._store.find_secret(
             given["SecretName"], given["VersionStage"], given["VersionId"]
@@ -132,14 +146,6 @@ class SharedGateways:
             raise ApiError(404, "Forbidden.ResourceNotFound", "Resource not found.")
         answer = {"SecretName": given["SecretName"], "SecretData": found.data}
         return compact_json(answer | {"VersionId": found.version_id, "RequestId": "req-2"})
-
-    def _verify_time(self, text: str) -> None:
-        try:
-            date = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        except ValueError as error:
-            raise ApiError(400, "InvalidTimeStamp.Format", text) from error
-        if abs(date.timestamp() - self._store.clock.now()) > SKEW_SECONDS:
-            raise ApiError(400, "InvalidTimeStamp.Expired", text)
 
     def _verify_signature(self, given: Mapping[str, str]) -> None:
         key = self._store.access_keys.get(given["AccessKeyId"])
@@ -164,7 +170,7 @@ class SharedGateways:
             raise ApiError(400, "InvalidParameter", "headers")
         if sorted(given) != sorted(ASSUMED) or not all(given.values()):
             raise ApiError(400, "MissingParameter", "parameters")
-        self._verify_time(given["Timestamp"])
+        verify_time(given["Timestamp"], self._store.clock.now())
         if self._store.id_tokens.get(given["OIDCToken"]) != given["RoleArn"]:
             raise ApiError(403, "AuthenticationFail.OIDCToken.Invalid", "token is not for the role")
         key = self._store.issue()

@@ -3,19 +3,21 @@
 import logging
 import re
 import struct
+import sys
 from pathlib import Path
 
 import pytest
 
-from attestation_agent.attesters import available, detect, detect_devices
+from attestation_agent.attesters import ATTESTERS, DEVICES, available, detect, detect_devices
 from attestation_agent.attesters.base import TeeHints
 from guest.errors import PlatformError, UnsupportedError
 from guest.tee import Tee
+from guest_simulator.tpm import wire
+from guest_simulator.tpm.paravisor import SNP, TDX, Paravisor
+from guest_simulator.tpm.relay import Relay
 
 ABSENT_INDEX = b"x" * 14 + struct.pack(">HII", 0x8001, 10, 0x18B)
 """A file that, when 14 bytes were written to it, reads as `no such NV index`."""
-
-PRESENT_INDEX = b"x" * 14 + struct.pack(">HII", 0x8001, 12, 0) + b"\0\0"
 
 
 def put(root: Path, path: str, content: bytes = b"") -> None:
@@ -37,9 +39,6 @@ def machine(root: Path, name: str) -> TeeHints:
         put(root, "/dev/attestation/attestation_type", b"dcap\n")
     elif name == "tpm":
         put(root, "/dev/tpm0", ABSENT_INDEX)
-    elif name == "az-tdx-vtpm":
-        put(root, "/dev/tpm0")
-        put(root, "/dev/tpmrm0", PRESENT_INDEX)
     elif name == "se":
         put(root, "/sys/firmware/uv/prot_virt_guest", b"1\n")
         return TeeHints(root=str(root), machine="s390x")
@@ -67,12 +66,51 @@ def test_the_first_row_that_matches_wins_and_nothing_is_sample(
     assert "proves nothing" in caplog.records[-1].message
 
 
-@pytest.mark.parametrize("name", ["tdx", "snp", "csv", "sgx", "se", "az-tdx-vtpm"])
+@pytest.mark.parametrize("name", ["tdx", "snp", "csv", "sgx", "se"])
 def test_no_choice_makes_the_sample_of_a_guest_with_a_tee(short_tmp: Path, name: str) -> None:
     hints = machine(short_tmp, name)
     assert found(hints) == name
     with pytest.raises(UnsupportedError, match=f'"sample" is refused: this guest has {name}'):
         detect(hints, sample_chosen=True)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("az-tdx-vtpm", TDX), ("az-snp-vtpm", SNP)])
+def test_a_paravisor_comes_before_what_it_runs_on_and_before_the_sample(
+    short_tmp: Path, name: str, kind: int
+) -> None:
+    hints = machine(short_tmp, "snp")
+    put(short_tmp, "/dev/tpm0")
+    key = wire.RsaKey(modulus=(1 << 2047) + 1, exponent=65537)
+    paravisor = Paravisor(kind=kind, key=key, make_hardware=bytes)
+    with Relay(path=short_tmp / "dev" / "tpmrm0", intercept=paravisor) as relay:
+        assert found(hints) == name
+        with pytest.raises(UnsupportedError, match=f'"sample" is refused: this guest has {name}'):
+            detect(hints, sample_chosen=True)
+        asked = len(relay.commands)
+        assert found(machine(short_tmp, "tdx")) == "tdx"
+        assert len(relay.commands) == asked
+    assert (short_tmp / "dev" / "tpm0").read_bytes() == b""
+
+
+def test_a_paravisor_of_no_tee_leaves_the_tpm_or_what_else_there_is(short_tmp: Path) -> None:
+    put(short_tmp, "/dev/tpm0")
+    key = wire.RsaKey(modulus=(1 << 2047) + 1, exponent=65537)
+    paravisor = Paravisor(kind=3, key=key, make_hardware=bytes)
+    with Relay(path=short_tmp / "dev" / "tpmrm0", intercept=paravisor):
+        assert found(TeeHints(root=str(short_tmp))) == "tpm"
+        assert found(machine(short_tmp, "csv")) == "csv"
+
+
+def test_a_tpm_without_its_library_is_said_and_nothing_stands_in(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for loaded in [n for n in sys.modules if n.startswith("attestation_agent.attesters.tpm")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.delitem(sys.modules, "attestation_agent.hardware.tpm_thread", raising=False)
+    monkeypatch.setitem(sys.modules, "attestation_agent.hardware.tpm2", None)
+    hints = machine(short_tmp, "tpm")
+    with pytest.raises(UnsupportedError, match=r"this guest has tpm, .* tpm2-pytss .*loaded"):
+        detect(hints)
 
 
 def test_the_sample_may_be_chosen_where_only_a_tpm_would_be_found(short_tmp: Path) -> None:
@@ -94,13 +132,14 @@ def test_sgx_needs_exactly_dcap_and_se_needs_its_machine(short_tmp: Path) -> Non
     assert found(TeeHints(root=str(short_tmp), machine="s390x")) == "sample"
 
 
+@pytest.mark.spec("attesters", 32)
 def test_a_handle_that_is_none_leaves_the_tpm_out(short_tmp: Path) -> None:
     put(short_tmp, "/dev/tpm0", ABSENT_INDEX)
     bad = TeeHints(root=str(short_tmp), tpm_ak_handle="zz")
     assert found(bad) == "sample"
     put(short_tmp, "/dev/tpm0", ABSENT_INDEX)
-    good = TeeHints(root=str(short_tmp), tpm_ak_handle="0x81010005")
-    assert found(good) == "tpm"
+    for handle in ("0x81010005", "81010005"):
+        assert found(TeeHints(root=str(short_tmp), tpm_ak_handle=handle)) == "tpm"
 
 
 def test_a_tpm_that_is_named_must_be_there(short_tmp: Path) -> None:
@@ -128,4 +167,5 @@ def test_the_device_is_there_when_the_variable_is_even_if_empty(short_tmp: Path)
 
 
 def test_only_what_has_an_attester_is_called_supported() -> None:
-    assert available() == (Tee.TDX, Tee.SAMPLE, Tee.SAMPLE_DEVICE)
+    assert set(available()) == {e.tee for e in (*ATTESTERS, *DEVICES) if e.open is not None}
+    assert {Tee.TDX, Tee.CCA, Tee.SE, Tee.SAMPLE, Tee.NVIDIA} <= set(available())

@@ -75,6 +75,7 @@ async def test_evidence_is_a_quote_that_an_independent_parser_accepts_and_no_log
     assert parsed.registers == guest.domain.registers.all()
 
 
+@pytest.mark.spec("attesters", 8)
 async def test_report_data_of_65_bytes_is_refused(short_tmp: Path) -> None:
     attester = attester_of(make_guest(short_tmp))
     await evidence_of(attester, bytes(64))
@@ -221,6 +222,7 @@ async def test_events_and_quotes_at_once_all_explain_themselves(short_tmp: Path)
         assert [replayed.get(i, bytes(48)) for i in (1, 2, 3, 4)] == list(parsed.registers)
 
 
+@pytest.mark.spec("attesters", 47)
 async def test_20_callers_of_a_slow_device_each_get_their_own_and_the_loop_is_free(
     short_tmp: Path,
 ) -> None:
@@ -308,6 +310,7 @@ async def test_a_log_that_cannot_be_read_is_an_error_not_an_absence(
 
 
 @pytest.mark.spec("attesters", 40)
+@pytest.mark.spec("attestation-agent", 40)
 @pytest.mark.parametrize("has_registers", [True, False])
 async def test_init_data_is_compared_with_mrconfigid_cut_or_padded(
     short_tmp: Path, has_registers: bool

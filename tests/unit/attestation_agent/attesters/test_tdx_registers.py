@@ -22,6 +22,7 @@ def registers_of(guest: TdxGuest) -> TdxRegisters:
     return registers
 
 
+@pytest.mark.spec("attesters", 17)
 def test_a_pcr_has_its_measurement_register() -> None:
     expected = [4, 1, 2, 2, 2, 2, 2, 1, *[3] * 8, *[4] * 9]
     assert [ccmr_of(pcr) for pcr in range(25)] == expected

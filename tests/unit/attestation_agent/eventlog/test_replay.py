@@ -34,7 +34,6 @@ def test_a_log_without_firmwares_has_the_published_bytes(published: Any) -> None
     assert assemble(b"firmware", None) == b"firmware" + b"\xff" * 8
 
 
-@pytest.mark.spec("attestation-agent", 38)
 def test_the_log_replays_to_the_published_register(published: Any) -> None:
     own = b""
     for index, expected in ((0, published["registers"][0]), (4, published["registers"][1])):

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from attestation_agent.hardware import device_thread
-from attestation_agent.hardware.device_thread import DeviceThread
+from attestation_agent.hardware.device_thread import DeviceThread, run_at_start
 from attestation_agent.hardware.steps import Steps
 from guest.deadline import Deadline
 from guest.errors import DeadlineError, LimitError, PlatformError
@@ -110,3 +110,27 @@ async def test_an_idle_thread_ends_and_the_next_work_starts_another(
     second = await thread()
     assert second is not first
     assert second.daemon
+
+
+def test_work_at_start_gives_its_result_or_its_failure_in_a_thread_of_its_own() -> None:
+    names = run_at_start("probe", lambda _: threading.current_thread().name, 30)
+    assert names == "probe"
+
+    def fail(steps: Steps) -> None:
+        raise PlatformError("no")
+
+    with pytest.raises(PlatformError, match="no"):
+        run_at_start("probe", fail, 30)
+
+
+def test_work_at_start_that_hangs_is_named_and_told_that_nobody_waits() -> None:
+    told = threading.Event()
+
+    def hang(steps: Steps) -> None:
+        with steps.at("/dev/x", "open"):
+            steps.given_up.wait()
+        told.set()
+
+    with pytest.raises(PlatformError, match=r"/dev/x: open: ETIMEDOUT \(no answer within 0.1 s\)"):
+        run_at_start("probe", hang, 0.1)
+    assert told.wait(30)

@@ -71,6 +71,7 @@ def find(value: object, name: str) -> object:
         ("ECDH-ES+A256KW-P256", "-----BEGIN PRIVATE KEY-----\n"),
         ("ECDH-ES+A256KW-P521", "-----BEGIN PRIVATE KEY-----\n"),
         ("RSA-OAEP-256", "-----BEGIN RSA PRIVATE KEY-----\n"),
+        ("ML-KEM-768+A192KW", "-----BEGIN PRIVATE KEY-----\n"),
     ],
 )
 async def test_a_token_comes_with_exactly_the_key_that_was_attested(

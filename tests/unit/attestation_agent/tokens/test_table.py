@@ -23,7 +23,7 @@ class Source:
     def __init__(self) -> None:
         self.is_closed = False
 
-    async def fetch(self, deadline: Deadline) -> Secret:
+    async def fetch(self, deadline: Deadline, additional_data: str | None = None) -> Secret:
         return Secret(b"token")
 
     async def close(self) -> None:

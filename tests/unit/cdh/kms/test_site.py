@@ -27,6 +27,8 @@ async def test_equal_clients_are_one_and_a_proxy_makes_no_difference_to_a_direct
     deadline = Deadline.after(30)
     async with site.http(deadline) as first, site.http(deadline) as second:
         assert first is second
+        async with site.http(deadline, connect_limit=1.0) as quicker:
+            assert quicker is not first
         async with site.http(deadline, direct=True) as other:
             assert other is not first
     async with site.http(deadline) as again:
@@ -81,5 +83,5 @@ def test_without_a_site_only_services_that_need_none_are_opened() -> None:
         with pytest.raises(UnsupportedError, match="Unsupported provider: aliyun"):
             opened()
     assert open_getter("KBS", {}, Resources())
-    with pytest.raises(UnsupportedError, match="Unsupported provider: ehsm"):
-        open_decrypter(AnnotationPacket(kid="k", wrapped_data=b"x", provider="ehsm"))
+    with pytest.raises(UnsupportedError, match="Unsupported provider: vault"):
+        open_decrypter(AnnotationPacket(kid="k", wrapped_data=b"x", provider="vault"))

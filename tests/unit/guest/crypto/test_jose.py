@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from guest.crypto.key_algorithm import TeeKeyAlgorithm
 from guest.crypto.keys import TeeKey
 from guest.errors import DecodeError, IntegrityError
 from guest.secret import Secret
+from guest_simulator.kbs.jwe import encrypt_for
 
-KINDS = ("P-256", "P-521", "RSA-OAEP-256", "RSA1_5")
+KINDS = ("P-256", "P-521", "RSA-OAEP-256", "RSA1_5", "ML-KEM-768")
 PLAINTEXT = b"kbs test secret\n"
 FOLDER = Path(__file__).resolve().parents[3] / "vectors"
 
@@ -93,6 +95,7 @@ def _seal(
     return parts if aad is None else {**parts, "aad": _b64(aad)}
 
 
+@pytest.mark.spec("kbs-protocol", 14)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_published_answer_opens_with_its_key(kind: str) -> None:
     assert jose.open_jwe(RESPONSES[kind]["text"].encode(), _key(kind)).reveal() == PLAINTEXT
@@ -131,6 +134,13 @@ def _header(kind: str, **changes: object) -> str:
         ("P-256", {"protected": _header("P-256", epk=None)}),
         ("RSA-OAEP-256", {"protected": _parts("P-256")["protected"]}),
         ("RSA-OAEP-256", {"protected": _header("RSA-OAEP-256", alg="RSA-OAEP")}),
+        ("ML-KEM-768", {"protected": _parts("P-256")["protected"]}),
+        ("ML-KEM-768", {"protected": _header("ML-KEM-768", alg="ML-KEM-768")}),
+        ("ML-KEM-768", {"protected": _header("ML-KEM-768", ek=None)}),
+        ("ML-KEM-768", {"protected": _header("ML-KEM-768", ek=_b64(bytes(1087)))}),
+        ("ML-KEM-768", {"protected": _header("ML-KEM-768", ek=_b64(bytes(1088)) + "=")}),
+        ("ML-KEM-768", {"encrypted_key": _b64(bytes(32))}),
+        ("P-256", {"protected": _parts("ML-KEM-768")["protected"]}),
         ("P-256", {"encrypted_key": ""}),
         ("P-256", {"encrypted_key": _b64(bytes(7))}),
         ("P-256", {"encrypted_key": _b64(bytes(24))}),
@@ -211,7 +221,18 @@ def test_what_an_independent_library_seals_opens(algorithm: TeeKeyAlgorithm) -> 
     assert _open(parts, key) == b"from elsewhere"
 
 
+def test_an_ml_kem_answer_of_the_simulated_kbs_opens() -> None:
+    """The KBS has a KMAC256 of its own."""
+    key = TeeKey.generate(TeeKeyAlgorithm.ML_KEM_768)
+    for plaintext in (b"", b"from elsewhere", bytes(1 << 20)):
+        assert jose.open_jwe(encrypt_for(key.jwk(), plaintext, os.urandom), key).reveal() == (
+            plaintext
+        )
+
+
 def test_an_answer_for_another_key_of_the_same_kind_is_refused() -> None:
+    with pytest.raises(IntegrityError, match="not made for this key"):
+        _open(_parts("ML-KEM-768"), TeeKey.generate(TeeKeyAlgorithm.ML_KEM_768))
     with pytest.raises(IntegrityError, match="not made for this key"):
         _open(_parts("P-256"), KEYS["P-256 scalar 1"])
     with pytest.raises(IntegrityError, match="not made for this key"):

@@ -2,10 +2,12 @@
 
 import base64
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
@@ -16,6 +18,7 @@ from guest.secret import Secret
 MEMBERS = {
     "EC": ["kty", "crv", "alg", "x", "y"],
     "RSA": ["kty", "alg", "n", "e"],
+    "AKP": ["kty", "alg", "pub"],
 }
 
 
@@ -38,7 +41,7 @@ def test_a_published_key_is_written_as_published(vectors: Path) -> None:
 
 
 @pytest.mark.spec("kbs-protocol", 9)
-@pytest.mark.parametrize("algorithm", [a for a in TeeKeyAlgorithm if "ML-KEM" not in a])
+@pytest.mark.parametrize("algorithm", list(TeeKeyAlgorithm))
 def test_a_public_key_has_exactly_the_members_of_its_kind_in_order(
     algorithm: TeeKeyAlgorithm,
 ) -> None:
@@ -90,8 +93,26 @@ def test_what_is_no_private_key_is_refused(pem: bytes) -> None:
         TeeKey.from_pem(Secret(pem))
 
 
-def test_ml_kem_is_refused_before_anything_happens() -> None:
-    with pytest.raises(UnsupportedError, match="PEM serialization is not supported for AKP keys"):
+def test_where_pycryptodome_is_missing_no_ml_kem_key_is_made_or_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pem = TeeKey.generate(TeeKeyAlgorithm.ML_KEM_768).to_pem()
+    monkeypatch.setitem(sys.modules, "Crypto.Hash", None)
+    monkeypatch.delattr("Crypto.Hash.KMAC256", raising=False)
+    with pytest.raises(UnsupportedError, match="pycryptodome, which is not installed"):
+        TeeKey.generate(TeeKeyAlgorithm.ML_KEM_768)
+    with pytest.raises(DecodeError, match="pycryptodome, which is not installed"):
+        TeeKey.from_pem(pem)
+
+
+def test_where_openssl_lacks_ml_kem_no_key_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OldOpenssl:
+        @staticmethod
+        def generate() -> None:
+            raise UnsupportedAlgorithm("ML-KEM-768 is not supported by this backend")
+
+    monkeypatch.setattr(mlkem, "MLKEM768PrivateKey", OldOpenssl)
+    with pytest.raises(UnsupportedError, match="OpenSSL has no ML-KEM-768"):
         TeeKey.generate(TeeKeyAlgorithm.ML_KEM_768)
 
 

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from guest.crypto import kmac
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
 from guest.deadline import Deadline, boot_seconds
 from guest.errors import (
@@ -172,7 +173,13 @@ async def test_each_attestation_has_a_key_and_a_token_of_its_own() -> None:
 
 
 @pytest.mark.spec("kbs-protocol", 29)
-async def test_ml_kem_is_refused_before_any_traffic() -> None:
+async def test_ml_kem_without_its_libraries_is_refused_before_any_traffic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing() -> None:
+        raise UnsupportedError("not installed")
+
+    monkeypatch.setattr(kmac, "verify_available", missing)
     async with _kbs() as kbs, http_client() as http:
         with pytest.raises(UnsupportedError):
             RcarClient((kbs.url,), http, SampleEvidence(), key_algorithm=TeeKeyAlgorithm.ML_KEM_768)

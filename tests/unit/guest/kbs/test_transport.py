@@ -1,7 +1,10 @@
 """A KBS behind TLS and behind proxies."""
 
+import socket
+
 import pytest
 
+from guest.cmdline import CommandLine, find_kbc_params
 from guest.errors import ConfigError
 from guest.http import CertificateError, HttpClient
 from guest.kbs.client import RcarClient
@@ -14,6 +17,15 @@ from support.kbs_world import SampleEvidence, http_client, soon
 from support.raw_http import connect_proxy
 
 URI = ResourceUri.parse("kbs:///default/key/1")
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 async def _fetch(url: str, http: HttpClient) -> bytes:
@@ -65,3 +77,13 @@ async def test_the_proxy_variables_are_honoured() -> None:
                 assert await _fetch(kbs.url, http) == b"the secret"
             assert bool(lines) is is_used
             assert all(line.startswith("CONNECT 127.0.0.1:") for line in lines)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+async def test_a_kbs_at_an_ipv6_address_is_reached_also_by_kernel_parameters() -> None:
+    async with Kbs(host="::1") as kbs:
+        kbs.put_resource("default/key/1", b"the secret")
+        url = f"http://[::1]:{kbs.port}"
+        assert find_kbc_params(f"cc_kbc::{url}", CommandLine.parse("")).url == url
+        async with http_client() as http:
+            assert await _fetch(url, http) == b"the secret"

@@ -160,7 +160,7 @@ async def test_a_layer_key_of_a_version_2_packet_is_unwrapped_over_the_socket(
             {"provider_settings": {"client_type": "ecs_ram_role"}},
             {"provider_settings": dict(CLIENT_KEY_SETTINGS) | {"kms_instance_id": "../x"}},
             {"annotations": {}},
-            {"provider": "ehsm"},
+            {"provider": "vault"},
         )
         for changes in wrong:
             with pytest.raises(GuestError) as caught:

@@ -17,8 +17,8 @@ from cdh.kms.aliyun.settings import (
     parse_iv,
     parse_settings,
     parse_version,
-    verify_id,
 )
+from cdh.kms.members import verify_id
 from guest.errors import DecodeError
 
 CLIENT = {"client_type": "client_key", "client_key_id": "KAAP.0-t", "kms_instance_id": "kst-1"}
@@ -60,7 +60,7 @@ def test_without_an_identity_token_the_role_may_come_from_the_guest() -> None:
         ({"client_type": 1}, "client type value is not str."),
         ({"client_type": None}, "client type value is not str."),
         ({"client_type": "x"}, "client type invalid."),
-        ({"client_type": "attestation"}, "client type invalid."),
+        ({"client_type": "Attestation"}, "client type invalid."),
     ],
 )
 def test_a_wrong_client_type_has_its_own_text(settings: dict[str, object], text: str) -> None:

@@ -1,0 +1,207 @@
+"""AWS as CDH uses it: keys of KMS, secrets of Secrets Manager, errors worded.
+
+The credentials are those of one file, read anew for each call: nothing is looked up in the
+environment, in a home directory or at a metadata server.
+
+Source: docs/spec/confidential-data-hub.md 8.1 and 8.6; docs/adr/0005.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from cdh.files import read_given
+from cdh.kms.aws import api
+from cdh.kms.aws.api import AwsRequest
+from cdh.kms.aws.settings import (
+    AwsCredentials,
+    decode_credentials,
+    parse_context,
+    parse_region,
+    parse_version,
+    verify_region,
+)
+from cdh.kms.calls import BACKOFF, CALL_SECONDS, is_transient, refused, worded
+from cdh.kms.files import MAX_FILE_LENGTH, CredentialFiles
+from cdh.kms.site import KmsSite
+from guest.deadline import Deadline
+from guest.errors import DecodeError, PlatformError
+from guest.http import HttpClient
+from guest.retry import retry
+from guest.secret import Secret
+
+PROVIDER: Final = "aws"
+NAME: Final = "AWS KMS"
+
+CREDENTIAL_FILE: Final = "credential.json"
+
+CONNECT_SECONDS: Final = 3.1
+"""Most seconds for a TCP connection."""
+
+T = TypeVar("T")
+Decoder = Callable[[int, bytes, str], T]
+
+
+class AwsClient:
+    """A client of one region.
+
+    Args:
+        site: gives connections.
+        region: verified.
+        read: gives the credentials; blocks.
+    """
+
+    def __init__(self, site: KmsSite, region: str, read: Callable[[], AwsCredentials]) -> None:
+        self._site = site
+        self._region = region
+        self._read = read
+
+    async def call(self, request: AwsRequest, decode: Decoder[T], deadline: Deadline) -> T:
+        """What an answer holds; every request may be repeated.
+
+        Raises:
+            GuestError: no credentials; refused, unreachable, out of time.
+        """
+        async with deadline.limit("the credentials"):
+            credentials = await asyncio.to_thread(self._read)
+        roots = self._site.config.kms.aws.extra_root_certificates
+        client = self._site.http(deadline, roots=roots, connect_limit=CONNECT_SECONDS)
+        async with client as http:
+            limit = deadline.within(CALL_SECONDS)
+            return await retry(
+                lambda: self._attempt(http, credentials, request, decode, limit),
+                deadline=limit,
+                is_transient=is_transient,
+                backoff=BACKOFF,
+            )
+
+    async def _attempt(
+        self,
+        http: HttpClient,
+        credentials: AwsCredentials,
+        request: AwsRequest,
+        decode: Decoder[T],
+        deadline: Deadline,
+    ) -> T:
+        answer = await http.request(
+            "POST",
+            f"https://{request.host(self._region)}/",
+            headers=request.headers(self._region, credentials, datetime.now(UTC)),
+            body=request.body,
+            deadline=deadline,
+            max_body=api.MAX_ANSWER_LENGTH,
+        )
+        return decode(answer.status, answer.body, answer.headers.get("x-amzn-requestid", ""))
+
+
+class AwsKms:
+    """A `Decrypter` and a `SecretGetter` for the settings of one secret or packet."""
+
+    def __init__(self, client: AwsClient) -> None:
+        self._client = client
+
+    @classmethod
+    def open(cls, site: KmsSite, settings: Mapping[str, object]) -> Self:
+        """Choose the region; nothing is read or sent yet.
+
+        Raises:
+            InvalidInputError: the settings are not as specified.
+        """
+        files = site.credentials(PROVIDER, site.config.kms.aws.in_guest_key_path)
+        try:
+            region = parse_region(settings)
+        except DecodeError as error:
+            raise refused(NAME, error) from error.__cause__
+        return cls(AwsClient(site, region, lambda: read_credentials(files)))
+
+    async def decrypt(
+        self, ciphertext: bytes, key_id: str, annotations: Mapping[str, object], deadline: Deadline
+    ) -> Secret:
+        """The plaintext under a key of KMS; see `cdh.kms.base.Decrypter`.
+
+        Raises:
+            GuestError: `AWS KMS error: ...`.
+        """
+
+        async def call() -> Secret:
+            request = api.decrypt_request(ciphertext, key_id, parse_context(annotations))
+            return await self._client.call(request, api.decode_plaintext, deadline)
+
+        return await worded(NAME, call)
+
+    async def get_secret(
+        self, name: str, annotations: Mapping[str, object], deadline: Deadline
+    ) -> Secret:
+        """A secret of Secrets Manager; see `cdh.kms.base.SecretGetter`.
+
+        Raises:
+            GuestError: `AWS KMS error: ...`.
+        """
+
+        async def call() -> Secret:
+            request = api.get_secret_request(name, parse_version(annotations))
+            return await self._client.call(request, api.decode_secret, deadline)
+
+        return await worded(NAME, call)
+
+
+class AwsSealer:
+    """An `Encrypter` with the credential file that an owner names.
+
+    Args:
+        site: gives connections.
+        region: verified.
+        credentials: of the owner.
+    """
+
+    def __init__(self, site: KmsSite, region: str, credentials: AwsCredentials) -> None:
+        self._client = AwsClient(site, region, lambda: credentials)
+        self.settings: Mapping[str, object] = {"region": region}
+
+    @classmethod
+    def open(cls, site: KmsSite, flags: Mapping[str, object]) -> Self:
+        """Read the file that the flags of `secret seal ... aws` name; blocks.
+
+        Raises:
+            GuestError: the file cannot be read or is not as specified; the region is none.
+        """
+        path = Path(str(flags["credential_file_path"]))
+        try:
+            region = verify_region(str(flags["region"]))
+        except DecodeError as error:
+            raise refused(NAME, error) from error.__cause__
+        return cls(site, region, _decode(read_given(path, MAX_FILE_LENGTH), str(path)))
+
+    async def encrypt(
+        self, plaintext: Secret, key_id: str, deadline: Deadline
+    ) -> tuple[bytes, Mapping[str, object]]:
+        """The ciphertext under a key of KMS; the decrypter needs no annotations.
+
+        Raises:
+            GuestError: `AWS KMS error: ...`.
+        """
+        request = api.encrypt_request(plaintext, key_id)
+        ciphertext = await worded(
+            NAME, lambda: self._client.call(request, api.decode_ciphertext, deadline)
+        )
+        return ciphertext, {}
+
+
+def read_credentials(files: CredentialFiles) -> AwsCredentials:
+    """Read the one file of credentials; blocks.
+
+    Raises:
+        NotFoundError: it is missing.
+        PlatformError: it is not as specified.
+    """
+    return _decode(files.read(CREDENTIAL_FILE), CREDENTIAL_FILE)
+
+
+def _decode(content: Secret, what: str) -> AwsCredentials:
+    try:
+        with content:
+            return decode_credentials(content.reveal())
+    except DecodeError as error:
+        raise PlatformError(f"{what}: {error}") from error

@@ -1,0 +1,1 @@
+"""TEEs and devices that are not TDX, as their kernels and libraries show them."""

@@ -1,0 +1,1 @@
+"""Hygon machines that do not exist: CSV guests and accelerators."""

@@ -1,0 +1,196 @@
+"""AWS on loopback: `async with AwsCloud() as cloud`.
+
+Clients use the real host names: `proxy` leads them all here, and `ca` vouches for them.
+
+Source: docs/spec/confidential-data-hub.md 8.6.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from guest_simulator.cert import CertificateAuthority
+from guest_simulator.encoding import (
+    EncodingError,
+    b64_decode,
+    b64_encode,
+    canonical_json,
+    compact_json,
+    parse_object,
+    text_member,
+)
+from guest_simulator.faults import Faults
+from guest_simulator.kms.aws.signature import AwsError, SignedRequest, verify
+from guest_simulator.kms.aws.store import AwsStore
+from guest_simulator.reply import Reply
+from guest_simulator.request_log import RequestLog
+from guest_simulator.service import HttpService, Incoming
+from guest_simulator.tunnel import Tunnel
+
+REGIONS: Final = {"us-east-1": "amazonaws.com", "cn-north-1": "amazonaws.com.cn"}
+NAMES: Final = tuple(
+    f"{service}.{region}.{domain}"
+    for service in ("kms", "secretsmanager")
+    for region, domain in REGIONS.items()
+)
+"""What the certificate stands for, and what is answered."""
+
+HOST: Final = re.compile(r"(?P<service>kms|secretsmanager)\.(?P<region>[a-z0-9-]+)\.")
+MEDIA_TYPE: Final = "application/x-amz-json-1.1"
+REQUEST_ID: Final = "req-aws-1"
+BODY_LIMIT: Final = 128 * 1024
+NONCE_LENGTH: Final = 12
+
+Members = Mapping[str, object]
+
+
+class AwsCloud:
+    """KMS and Secrets Manager of two regions.
+
+    Attributes:
+        store: what they know.
+        ca: PEM of the authority of all hosts.
+    """
+
+    def __init__(self) -> None:
+        self.store = AwsStore()
+        authority = CertificateAuthority.create("aws simulator CA")
+        self.ca = authority.pem
+        self._service = HttpService(self._handle, tls=authority.issue(*NAMES).context())
+        self._tunnel: Tunnel | None = None
+        self._stack = AsyncExitStack()
+        self._operations: Mapping[tuple[str, str], Callable[[Members], dict[str, object]]] = {
+            ("kms", "TrentService.Decrypt"): self._decrypt,
+            ("kms", "TrentService.Encrypt"): self._encrypt,
+            ("secretsmanager", "secretsmanager.GetSecretValue"): self._get_secret,
+        }
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._service)
+        self._tunnel = Tunnel("127.0.0.1", self._service.port)
+        await self._stack.enter_async_context(self._tunnel)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def proxy(self) -> str:
+        """The proxy that leads every host here."""
+        assert self._tunnel is not None, "the cloud is not up"
+        return self._tunnel.url
+
+    @property
+    def targets(self) -> list[str]:
+        """`host:port` of every connection, oldest first."""
+        assert self._tunnel is not None, "the cloud is not up"
+        return self._tunnel.targets
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong."""
+        return self._service.faults
+
+    @property
+    def requests(self) -> RequestLog:
+        """What was asked."""
+        return self._service.requests
+
+    async def _handle(self, request: Incoming) -> Reply:
+        headers = {"Content-Type": MEDIA_TYPE, "x-amzn-RequestId": REQUEST_ID}
+        try:
+            body = compact_json(await self._answer(request))
+        except AwsError as error:
+            name = "message" if "Exception" in error.kind else "Message"
+            refused = {"__type": f"com.amazonaws#{error.kind}", name: error.message}
+            return Reply(status=error.status, headers=headers, body=compact_json(refused))
+        return Reply(headers=headers, body=body)
+
+    async def _answer(self, request: Incoming) -> dict[str, object]:
+        host = request.host.partition(":")[0]
+        match = HOST.match(host)
+        if match is None or host not in NAMES:
+            raise AwsError(400, "UnknownEndpoint", f"no such host {host}")
+        if (request.method, request.path, request.query) != ("POST", "/", ""):
+            raise AwsError(404, "UnknownOperationException", "not POST /")
+        if request.header("content-type") != MEDIA_TYPE:
+            raise AwsError(404, "UnknownOperationException", "content type")
+        body = await request.read(BODY_LIMIT)
+        signed = SignedRequest(
+            headers=request.headers(), body=body, service=match["service"], region=match["region"]
+        )
+        verify(signed, self.store)
+        operation = self._operations.get((match["service"], request.header("x-amz-target")))
+        if operation is None:
+            raise AwsError(400, "UnknownOperationException", "")
+        try:
+            return operation(parse_object(body))
+        except EncodingError as error:
+            raise AwsError(400, "SerializationException", str(error)) from error
+
+    def _key(self, members: Members) -> tuple[str, AESGCM]:
+        key_id = text_member(members, "KeyId")
+        if key_id not in self.store.keys:
+            raise AwsError(400, "NotFoundException", f"Alias or key {key_id} is not found.")
+        return key_id, AESGCM(self.store.keys[key_id])
+
+    def _decrypt(self, members: Members) -> dict[str, object]:
+        _refuse_others(members, "KeyId", "CiphertextBlob", "EncryptionContext")
+        key_id, key = self._key(members)
+        blob = b64_decode(text_member(members, "CiphertextBlob"))
+        try:
+            plaintext = key.decrypt(blob[:NONCE_LENGTH], blob[NONCE_LENGTH:], _context(members))
+        except (InvalidTag, ValueError) as error:
+            raise AwsError(400, "InvalidCiphertextException", "") from error
+        return {
+            "KeyId": key_id,
+            "Plaintext": b64_encode(plaintext),
+            "EncryptionAlgorithm": "SYMMETRIC_DEFAULT",
+        }
+
+    def _encrypt(self, members: Members) -> dict[str, object]:
+        _refuse_others(members, "KeyId", "Plaintext", "EncryptionContext")
+        key_id, key = self._key(members)
+        nonce = secrets.token_bytes(NONCE_LENGTH)
+        plaintext = b64_decode(text_member(members, "Plaintext"))
+        blob = nonce + key.encrypt(nonce, plaintext, _context(members))
+        return {"KeyId": key_id, "CiphertextBlob": b64_encode(blob)}
+
+    def _get_secret(self, members: Members) -> dict[str, object]:
+        _refuse_others(members, "SecretId", "VersionId", "VersionStage")
+        for name in ("VersionId", "VersionStage"):
+            if name in members and not text_member(members, name):
+                raise AwsError(400, "ValidationException", f"{name} is empty")
+        name = text_member(members, "SecretId")
+        version_id, stage = (str(members.get(k, "")) for k in ("VersionId", "VersionStage"))
+        found = self.store.find_secret(name, version_id, stage)
+        if found is None:
+            text = "Secrets Manager can't find the specified secret."
+            raise AwsError(400, "ResourceNotFoundException", text)
+        value: dict[str, object] = (
+            {"SecretString": found.value}
+            if isinstance(found.value, str)
+            else {"SecretBinary": b64_encode(found.value)}
+        )
+        return {"Name": name, "VersionId": found.version_id, **value}
+
+
+def _refuse_others(members: Members, *known: str) -> None:
+    if set(members) - set(known):
+        raise AwsError(400, "SerializationException", "unknown members")
+
+
+def _context(members: Members) -> bytes:
+    """What authenticates a ciphertext besides its key."""
+    return canonical_json(members.get("EncryptionContext", {}))

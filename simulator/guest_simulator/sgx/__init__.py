@@ -1,0 +1,1 @@
+"""SGX enclaves that do not exist, as Gramine and Occlum show them."""

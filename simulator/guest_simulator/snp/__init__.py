@@ -1,0 +1,1 @@
+"""SEV-SNP guests that do not exist: reports, certificates, the guest device."""

@@ -1,0 +1,45 @@
+"""Settings, the credential file and answers of an eHSM-KMS."""
+
+import json
+from contextlib import suppress
+from typing import Final
+
+from cdh.kms.ehsm import protocol
+from cdh.kms.ehsm.settings import decode_credentials, parse_settings
+from guest.errors import DecodeError, GuestError
+
+STATUSES: Final = (200, 401, 500)
+
+SEEDS = (
+    b'{"AppId":"4eb1e0f2","ApiKey":"k"}',
+    b'{"app_id":"4eb1e0f2","endpoint":"https://host:9000/a/"}',
+    b'{"code":200,"message":"success!","result":{"plaintext":"a2V5"}}',
+    b'{"code":200,"message":"success!","result":{"ciphertext":"a2V5"}}',
+    b'{"code":401,"message":"sign error","result":{}}',
+    b"Y2lwaGVydGV4dA==",
+)
+
+
+def one_input(data: bytes) -> None:
+    """Whatever the bytes are: a value, or an error of its taxonomy that is one printable line."""
+    with suppress(DecodeError):
+        decode_credentials(data)
+    with suppress(DecodeError):
+        protocol.decrypt_request(data, "k")
+    for decode in (protocol.decode_plaintext, protocol.decode_ciphertext):
+        for status in STATUSES:
+            text = ""
+            try:
+                decode(status, data)
+            except GuestError as error:
+                text = str(error)
+            assert text.isprintable()
+            assert len(text) < 1000
+    try:
+        members = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(members, dict):
+        protocol.string_to_sign(members)
+        with suppress(DecodeError):
+            parse_settings(members)
