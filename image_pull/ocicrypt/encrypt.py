@@ -12,22 +12,16 @@ from guest import wire
 from guest.deadline import Deadline
 from guest.errors import DecodeError, InvalidInputError
 from guest.secret import Secret
+from image_pull.layers.media_types import ENCRYPTED, PLAIN
 from image_pull.ocicrypt.annotations import KEYS_PREFIX, MAX_PACKETS, PUBLIC_OPTIONS, wrapped_keys
 from image_pull.ocicrypt.cipher import CIPHER, KEY_LENGTH, NONCE_LENGTH, LayerEncryptor
 from image_pull.ocicrypt.wrapping import KeyWrapper
-
-SUFFIX: Final = "+encrypted"
 
 _OCI: Final = "application/vnd.oci.image.layer."
 _DOCKER: Final = "application/vnd.docker.image.rootfs."
 
 PLAIN_TYPES: Final = (
-    f"{_OCI}v1.tar",
-    f"{_OCI}v1.tar+gzip",
-    f"{_OCI}v1.tar+zstd",
-    f"{_OCI}nondistributable.v1.tar",
-    f"{_OCI}nondistributable.v1.tar+gzip",
-    f"{_OCI}nondistributable.v1.tar+zstd",
+    *(each for each in PLAIN if each.startswith(_OCI)),
     "application/vnd.wasm.content.layer.v1+wasm",
 )
 """The layer types that have an encrypted form."""
@@ -56,7 +50,7 @@ def encrypted_media_type(media_type: str) -> str:
     plain = OF_DOCKER.get(media_type, media_type)
     if plain not in PLAIN_TYPES:
         raise DecodeError(f"layers of type {media_type[:200]} cannot be encrypted")
-    return plain + SUFFIX
+    return plain + ENCRYPTED
 
 
 def encode_private_options(key: Secret, nonce: bytes, digest: str) -> Secret:

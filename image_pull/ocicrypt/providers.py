@@ -1,4 +1,4 @@
-"""Key providers as an owner's configuration names them, and the clients that ask them to wrap.
+"""Key providers as an ocicrypt configuration names them, and how they are asked.
 
 Source: docs/spec/ocicrypt.md 10 and 11.2.
 """
@@ -20,13 +20,13 @@ from guest.errors import (
 )
 from guest.process import DEFAULT_PATH, run_program
 from guest.protos.keyprovider_pb2 import KeyProviderKeyWrapProtocolInput
-from guest.protos.methods import WRAP_KEY
-from guest.rpc.address import Address, TcpAddress, UnixAddress
+from guest.protos.methods import UNWRAP_KEY, WRAP_KEY
+from guest.rpc.address import Address, TcpAddress, UnixAddress, parse_address
 from guest.rpc.method import Channel
+from guest.secret import Secret
+from image_pull.ocicrypt.protocol import MAX_OUTPUT
 
 MAX_CONFIG: Final = 1024 * 1024
-MAX_OUTPUT: Final = 4 * 1024 * 1024
-"""Most bytes that a provider program may write."""
 
 
 class _Command(msgspec.Struct, frozen=True):
@@ -34,10 +34,39 @@ class _Command(msgspec.Struct, frozen=True):
     args: tuple[str, ...] = ()
 
 
+class TlsFiles(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "root_ca_file": "root-ca-file",
+        "cert_file": "cert-file",
+        "key_file": "key-file",
+        "server_name": "server-name",
+        "insecure_skip_verify": "insecure-skip-verify",
+    },
+):
+    """How a provider behind gRPC with TLS is known, and we to it.
+
+    Attributes:
+        root_ca_file: the authorities that count; empty for the library's own.
+        cert_file: our certificate.
+        key_file: its key.
+        server_name: what the provider's certificate is for, if not for the address.
+        insecure_skip_verify: refused where it is true.
+    """
+
+    root_ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+    insecure_skip_verify: bool = False
+
+
 class _Provider(msgspec.Struct, frozen=True, rename={"grpc_tls": "grpc-tls"}):
     cmd: _Command | None = None
     grpc: str | None = None
-    grpc_tls: object = None
+    grpc_tls: TlsFiles | None = None
+    ttrpc: str | None = None
 
 
 class _Config(msgspec.Struct, frozen=True, rename={"key_providers": "key-providers"}):
@@ -46,19 +75,23 @@ class _Config(msgspec.Struct, frozen=True, rename={"key_providers": "key-provide
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderEntry:
-    """How one provider is reached; one of the two.
+    """How one provider is reached; one of the three.
 
     Attributes:
         command: program and arguments.
         target: a gRPC server.
+        tls: of that server; None for plaintext.
+        ttrpc: a ttRPC server, which can unwrap only.
     """
 
     command: tuple[str, ...] = ()
     target: Address | None = None
+    tls: TlsFiles | None = None
+    ttrpc: Address | None = None
 
 
 def parse_config(data: bytes) -> Mapping[str, ProviderEntry | None]:
-    """Read an ocicrypt configuration; None stands for providers that cannot be used to wrap.
+    """Read an ocicrypt configuration; None stands for providers that cannot be reached.
 
     Raises:
         DecodeError: not such a document, or a provider has an address that is none.
@@ -70,9 +103,23 @@ def parse_config(data: bytes) -> Mapping[str, ProviderEntry | None]:
 def _entry(name: str, provider: _Provider) -> ProviderEntry | None:
     if provider.cmd is not None:
         return ProviderEntry(command=(provider.cmd.path, *(provider.cmd.args or ())))
-    if provider.grpc and provider.grpc_tls is None:
-        return ProviderEntry(target=_target(name, provider.grpc))
+    if provider.grpc:
+        return ProviderEntry(target=_target(name, provider.grpc), tls=provider.grpc_tls)
+    if provider.ttrpc:
+        try:
+            return ProviderEntry(ttrpc=parse_address(provider.ttrpc))
+        except InvalidInputError as error:
+            raise DecodeError(f"key provider {name[:80]} has no ttRPC address") from error
     return None
+
+
+def own_entry(address: str, *, grpc: bool) -> ProviderEntry | None:
+    """How a configuration names the service that listens on `address`; None if it cannot."""
+    try:
+        own = parse_address(address) if "://" in address else _target("own", address)
+    except (InvalidInputError, DecodeError):
+        return None
+    return ProviderEntry(target=own) if grpc else ProviderEntry(ttrpc=own)
 
 
 def _target(name: str, text: str) -> Address:
@@ -97,7 +144,7 @@ def find_entry(config: Mapping[str, ProviderEntry | None], name: str) -> Provide
 
     Raises:
         InvalidInputError: it is not in the configuration.
-        UnsupportedError: it is reached in a way that cannot wrap.
+        UnsupportedError: it cannot be reached, or in a way that cannot wrap.
     """
     if name not in config:
         known = ", ".join(sorted(config)) or "none"
@@ -106,7 +153,7 @@ def find_entry(config: Mapping[str, ProviderEntry | None], name: str) -> Provide
             f"configured (configured: {known})"
         )
     entry = config[name]
-    if entry is None:
+    if entry is None or entry.ttrpc is not None:
         raise UnsupportedError(
             f"key provider {name}: Unsupported keyprovider invocation. "
             "Supported invocation methods are grpc and cmd"
@@ -127,6 +174,12 @@ class ChannelProvider:
         answer = await self._channel.call(WRAP_KEY, message, deadline=deadline)
         return bytes(answer.KeyProviderKeyWrapProtocolOutput)
 
+    async def unwrap(self, request: bytes, deadline: Deadline) -> Secret:
+        """See `KeyUnwrapper.unwrap`."""
+        message = KeyProviderKeyWrapProtocolInput(KeyProviderKeyWrapProtocolInput=request)
+        answer = await self._channel.call(UNWRAP_KEY, message, deadline=deadline)
+        return Secret(answer.KeyProviderKeyWrapProtocolOutput)
+
 
 class CommandProvider:
     """A provider that is a program: input on its standard input, output on its standard output."""
@@ -136,8 +189,12 @@ class CommandProvider:
         self._command = command
         self._environment = dict(environment)
 
+    async def unwrap(self, request: bytes, deadline: Deadline) -> Secret:
+        """See `KeyUnwrapper.unwrap` and `wrap`."""
+        return Secret(await self.wrap(request, deadline))
+
     async def wrap(self, request: bytes, deadline: Deadline) -> bytes:
-        """See `KeyProvider.wrap`.
+        """See `KeyProvider.wrap`; the input says what is to be done.
 
         Raises:
             PlatformError: it cannot be started.

@@ -14,13 +14,11 @@ from guest.crypto.recipients import RecipientKey, seal_for
 from guest.deadline import Deadline
 from guest.errors import DecodeError, PeerError
 from guest.secret import Secret
+from image_pull.ocicrypt.annotations import KEYS_PREFIX, MAX_PACKET, PROVIDER
+from image_pull.ocicrypt.protocol import MAX_OUTPUT
 
-JWE_ANNOTATION: Final = "org.opencontainers.image.enc.keys.jwe"
-PROVIDER_ANNOTATION: Final = "org.opencontainers.image.enc.keys.provider."
-MAX_PACKET: Final = 1024 * 1024
-"""Most bytes of a packet, whoever made it."""
-
-MAX_OUTPUT: Final = 4 * 1024 * 1024
+JWE_ANNOTATION: Final = KEYS_PREFIX + "jwe"
+PROVIDER_ANNOTATION: Final = KEYS_PREFIX + PROVIDER
 
 
 class KeyWrapper(Protocol):

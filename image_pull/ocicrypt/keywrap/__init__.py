@@ -20,7 +20,7 @@ class Unlocking:
 
     Attributes:
         keys: answers for key providers; None where there is none.
-        private_keys: PEM, DER or JWK texts, for the schemes of public keys.
+        private_keys: PEM, DER, JWK or OpenPGP texts, for the schemes of public keys.
     """
 
     keys: KeyUnwrapper | None
@@ -43,6 +43,24 @@ async def _jwe(packet: bytes, unlocking: Unlocking, deadline: Deadline) -> Secre
     from image_pull.ocicrypt.keywrap.jwe import unwrap_jwe
 
     return await unwrap_jwe(packet, unlocking.private_keys, deadline)
+
+
+async def _pkcs7(packet: bytes, unlocking: Unlocking, deadline: Deadline) -> Secret:
+    from image_pull.ocicrypt.keywrap.pkcs7 import unwrap_pkcs7
+
+    return await unwrap_pkcs7(packet, unlocking.private_keys, deadline)
+
+
+async def _pgp(packet: bytes, unlocking: Unlocking, deadline: Deadline) -> Secret:
+    from image_pull.ocicrypt.keywrap.pgp import unwrap_pgp
+
+    return await unwrap_pgp(packet, unlocking.private_keys, deadline)
+
+
+async def _pkcs11(packet: bytes, unlocking: Unlocking, deadline: Deadline) -> Secret:
+    from image_pull.ocicrypt.keywrap.pkcs11 import unwrap_pkcs11
+
+    return await unwrap_pkcs11(packet, unlocking.private_keys, deadline)
 
 
 async def _provider(packet: bytes, unlocking: Unlocking, deadline: Deadline) -> Secret:
@@ -69,6 +87,9 @@ class Keywrap:
 KEYWRAPS: Final = (
     Keywrap(scheme=PROVIDER, unwrap=_provider, needs_private_key=False),
     Keywrap(scheme="jwe", unwrap=_jwe, needs_private_key=True),
+    Keywrap(scheme="pkcs7", unwrap=_pkcs7, needs_private_key=True),
+    Keywrap(scheme="pgp", unwrap=_pgp, needs_private_key=True),
+    Keywrap(scheme="pkcs11", unwrap=_pkcs11, needs_private_key=True),
 )
 
 

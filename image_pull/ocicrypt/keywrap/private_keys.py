@@ -1,8 +1,9 @@
 """Private keys for key-wrap schemes, in the forms that owners have them.
 
-Source: docs/spec/ocicrypt.md §9.1 (DER, PEM, JWK).
+Source: docs/spec/ocicrypt.md §9.1 (DER, PEM, JWK) and 9.4 (key files of tokens).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +20,9 @@ from guest.secret import Secret
 
 MAX_KEY: Final = 64 * 1024
 """Most bytes of a key's text."""
+
+TOKEN: Final = b"pkcs11:"
+"""How the YAML begins that names a key in a token."""
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -52,6 +56,10 @@ def decode_private_key(text: Secret) -> PrivateKey:
     stripped = text.reveal().lstrip()
     if stripped.startswith(b"{"):
         return _from_jwk(stripped)
+    if stripped.startswith(TOKEN):
+        raise DecodeError("private key is in a PKCS#11 token, and a guest has none")
+    if is_openpgp(text):
+        raise DecodeError("private key is an OpenPGP key")
     load = load_pem_private_key if stripped.startswith(b"-----") else load_der_private_key
     try:
         key = load(text.reveal(), None)
@@ -62,6 +70,36 @@ def decode_private_key(text: Secret) -> PrivateKey:
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise DecodeError("private key is neither RSA nor EC")
     return key
+
+
+def is_openpgp(text: Secret) -> bool:
+    """Whether this is an OpenPGP key, armored or not; none of the other forms begins so."""
+    data = text.reveal().lstrip(b" \t\r\n")
+    return data.startswith(b"-----BEGIN PGP") or data[:1] >= b"\x80"
+
+
+def rsa_keys(texts: Sequence[Secret], scheme: str) -> tuple[rsa.RSAPrivateKey, ...]:
+    """The RSA keys among private keys, for a scheme that knows no others.
+
+    Raises:
+        DecodeError: there is none; the text says what the first ones are instead.
+    """
+    found: list[rsa.RSAPrivateKey] = []
+    reasons: list[str] = []
+    for text in texts:
+        try:
+            key = decode_private_key(text)
+        except DecodeError as error:
+            reasons.append(str(error))
+            continue
+        if isinstance(key, rsa.RSAPrivateKey):
+            found.append(key)
+        else:
+            reasons.append("private key is not RSA")
+    if not found:
+        why = "; ".join(sorted(set(reasons))[:3])
+        raise DecodeError(": ".join([f"No private keys found for {scheme} decryption", why]))
+    return tuple(found)
 
 
 def _from_jwk(text: bytes) -> PrivateKey:

@@ -15,6 +15,7 @@ from guest.rpc.address import TcpAddress, UnixAddress
 from image_pull.ocicrypt.providers import (
     CommandProvider,
     ProviderEntry,
+    TlsFiles,
     find_entry,
     parse_config,
 )
@@ -61,7 +62,6 @@ def test_ways_that_cannot_wrap_are_named_when_they_are_used() -> None:
         config(
             attestation={"ttrpc": "unix:///run/cdh.sock"},
             native={"native": "attestation-agent"},
-            tls={"grpc": "h:1", "grpc-tls": {"root-ca-file": "x"}},
         )
     )
     for name in parsed:
@@ -69,6 +69,13 @@ def test_ways_that_cannot_wrap_are_named_when_they_are_used() -> None:
             find_entry(parsed, name)
     with pytest.raises(InvalidInputError, match=r"no wrapped keys produced.*'other'"):
         find_entry(parsed, "other")
+
+
+def test_tls_is_kept_beside_its_server() -> None:
+    tls = {"root-ca-file": "/ca", "server-name": "kp", "insecure-skip-verify": True}
+    entry = find_entry(parse_config(config(a={"grpc": "h:1", "grpc-tls": tls})), "a")
+    assert entry.target == TcpAddress("h", 1)
+    assert entry.tls == TlsFiles(root_ca_file="/ca", server_name="kp", insecure_skip_verify=True)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from guest.deadline import Deadline
 from guest.errors import DecodeError, PeerError
 from guest.secret import Secret
+from image_pull.ocicrypt.annotations import MAX_PACKET
 from image_pull.ocicrypt.wrapping import (
-    MAX_PACKET,
     ProviderWrapper,
     decode_wrap_output,
     encode_wrap_input,
