@@ -1,0 +1,56 @@
+"""The command line of the image build: `python -m podvm build|lock`."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+from podvm.boot import Machine, boot
+from podvm.build import VARIANTS, Options, build, relock
+from podvm.errors import ImageError
+from podvm.places import OUTPUT
+
+REPORT_DONE: Final = "PODVM-REPORT-DONE"
+MARKS: Final = ("BdsDxe", "Welcome to", "Started attestation-agent.service", REPORT_DONE)
+
+
+def main() -> int:
+    """Do what is asked; 1 when it fails."""
+    parser = argparse.ArgumentParser(prog="podvm", description="The pod VM image.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    builder = commands.add_parser("build", help="build a variant")
+    builder.add_argument("--variant", choices=VARIANTS, default="production")
+    builder.add_argument("--output", type=Path, default=OUTPUT)
+    builder.add_argument("--binaries", type=Path, help="directory with kata-agent and the like")
+    commands.add_parser("lock", help="resolve packages.toml anew")
+    booter = commands.add_parser("boot", help="boot the debug variant and show its report")
+    booter.add_argument("--seconds", type=float, default=300.0, help="until it is killed")
+    words = parser.parse_args()
+    try:
+        if words.command == "lock":
+            relock()
+        elif words.command == "boot":
+            return show(words.seconds)
+        else:
+            print(build(Options(
+                variant=words.variant, output=words.output, binaries=words.binaries
+            )))  # fmt: skip
+    except ImageError as error:
+        print(f"podvm: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def show(seconds: float) -> int:
+    """Boot the debug variant, print what its report says; 1 when it did not come."""
+    directory = OUTPUT / "debug"
+    machine = Machine(disk=directory / "podvm.raw", serial=directory / "serial.log", memory=1536)
+    outcome = boot(machine, deadline=seconds, marks=MARKS, until=REPORT_DONE)
+    print(machine.serial.read_text("utf-8", "replace"))
+    for mark, after in outcome.seen.items():
+        print(f"{after:7.1f} s  {mark}")
+    return 0 if REPORT_DONE in outcome.seen else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

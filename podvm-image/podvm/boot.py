@@ -1,0 +1,160 @@
+"""Boots an image in QEMU without hardware virtualisation: OVMF, a software TPM, a serial file.
+
+`-cx16` is taken from the processor because Linux 6.12 fails at random with it under emulation.
+
+Source: docs/spec/podvm-emulation.md, "Boot".
+"""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from podvm.errors import ImageError
+
+CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+VARIABLES: Final = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+POLL: Final = 0.5
+"""Seconds between two looks at the serial file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What is booted.
+
+    Attributes:
+        disk: raw image; it is never written to.
+        serial: file that gets the console's output.
+        memory: MiB.
+        smbios: system manufacturer and product, or None.
+        network: options of QEMU's user network, after `user,id=net`.
+        extra: more arguments for QEMU.
+    """
+
+    disk: Path
+    serial: Path
+    memory: int = 1024
+    smbios: tuple[str, str] | None = None
+    network: str = ""
+    extra: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a boot ended.
+
+    Attributes:
+        seconds: from start to end.
+        seen: seconds after which each mark was first read.
+        ended: whether the guest switched itself off.
+    """
+
+    seconds: float
+    seen: dict[str, float]
+    ended: bool
+
+
+def boot(machine: Machine, *, deadline: float, marks: Sequence[str], until: str = "") -> Outcome:
+    """Boot, watch the console, and end the machine whatever happens.
+
+    Args:
+        machine: what to boot.
+        deadline: seconds after which it is killed.
+        marks: texts whose first appearance is timed.
+        until: text after which the machine is killed; nothing: when it switches itself off.
+
+    Raises:
+        ImageError: QEMU, OVMF or swtpm is missing, or QEMU fails.
+    """
+    for needed in (CODE, VARIABLES, machine.disk):
+        if not needed.exists():
+            raise ImageError(f"{needed} is missing")
+    with tempfile.TemporaryDirectory(prefix="podvm-") as name:
+        state = Path(name)
+        shutil.copy(VARIABLES, state / "vars.fd")
+        tpm = _start_tpm(state)
+        try:
+            return _watch(machine, state, deadline, marks, until)
+        finally:
+            tpm.terminate()
+            try:
+                tpm.wait(10)
+            except subprocess.TimeoutExpired:
+                tpm.kill()
+                tpm.wait()
+
+
+def _start_tpm(state: Path) -> subprocess.Popen[bytes]:
+    (state / "tpm").mkdir()
+    socket = state / "tpm.sock"
+    words = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state / 'tpm'}", "--ctrl",
+             f"type=unixio,path={socket}", "--flags", "startup-clear", "--terminate"]  # fmt: skip
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    except FileNotFoundError as error:
+        raise ImageError("swtpm is not installed") from error
+    limit = time.monotonic() + 20
+    while not socket.exists():
+        if process.poll() is not None or time.monotonic() > limit:
+            process.kill()
+            process.wait()
+            raise ImageError("swtpm did not start")
+        time.sleep(0.05)
+    return process
+
+
+def command(machine: Machine, state: Path) -> list[str]:
+    """The arguments of QEMU."""
+    words = [
+        "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,-cx16",
+        "-smp", "2", "-m", str(machine.memory), "-nodefaults", "-no-user-config",
+        "-display", "none", "-no-reboot", "-monitor", "none", "-serial", f"file:{machine.serial}",
+        "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={CODE}",
+        "-drive", f"if=pflash,format=raw,unit=1,file={state / 'vars.fd'}",
+        "-drive", f"file={machine.disk},format=raw,if=none,id=disk,snapshot=on",
+        "-device", "virtio-blk-pci,drive=disk,serial=podvm",
+        "-netdev", f"user,id=net{machine.network and ','}{machine.network}",
+        "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci",
+        "-chardev", f"socket,id=tpm,path={state / 'tpm.sock'}",
+        "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0",
+    ]  # fmt: skip
+    if machine.smbios is not None:
+        manufacturer, product = machine.smbios
+        words += ["-smbios", f"type=1,manufacturer={manufacturer},product={product}"]
+    return [*words, *machine.extra]
+
+
+def _watch(
+    machine: Machine, state: Path, deadline: float, marks: Sequence[str], until: str
+) -> Outcome:
+    machine.serial.write_bytes(b"")
+    started = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            command(machine, state), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    except FileNotFoundError as error:
+        raise ImageError("qemu-system-x86_64 is not installed") from error
+    seen: dict[str, float] = {}
+    try:
+        while time.monotonic() - started < deadline:
+            alive = process.poll() is None
+            text = machine.serial.read_text("utf-8", "replace")
+            for mark in marks:
+                if mark not in seen and mark in text:
+                    seen[mark] = round(time.monotonic() - started, 1)
+            if not alive or (until and until in text):
+                break
+            time.sleep(POLL)
+        status = process.poll()
+        if status not in (None, 0):
+            said = process.stderr.read().decode(errors="replace") if process.stderr else ""
+            raise ImageError(f"QEMU ended with {status}: {said.strip()[-2000:]}")
+        return Outcome(seconds=time.monotonic() - started, seen=seen, ended=status == 0)
+    finally:
+        process.kill()
+        process.wait()
