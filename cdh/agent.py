@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 TOKEN_SECONDS: Final = 50.0
 """Most seconds for one token: the agent attests for each."""
 
-RESTART_SECONDS: Final = 10.0
+RESTART_SECONDS: Final = 30.0
 """Seconds that an agent which answered before, and is gone, has to come back."""
 
 RESTART_BACKOFF: Final = Backoff(first=0.1, most=1.0, attempts=1000)

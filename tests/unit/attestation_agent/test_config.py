@@ -67,7 +67,7 @@ def test_the_specified_file_is_the_same_in_toml_and_json_and_an_empty_one_is_all
 def test_an_unknown_key_algorithm_is_refused_and_unknown_keys_are_not() -> None:
     with pytest.raises(ConfigError, match=r"aa.toml: token_configs.kbs.tee_key_algorithm: .*'x'"):
         decode('[token_configs.kbs]\nurl = "http://a"\ntee_key_algorithm = "x"')
-    fork = '[eventlog_config]\neventlog_algorithm = "sha384"\n[aa_instance]\ninstance_type = "x"'
+    fork = '[eventlog_config]\neventlog_algorithm = "sha384"\n[of_a_fork]\nkey = "x"'
     assert decode(fork) == AaConfig()
 
 
