@@ -68,6 +68,7 @@ def _configured(hints: TeeHints, config: AttesterConfig) -> TeeHints:
         quote=config.tdx.quote,
         quoting_service=config.tdx.quoting_service,
         nvidia=config.nvidia,
+        tpm_beside=config.tpm,
         nvidia_dpu=config.nvidia_dpu,
     )
 
@@ -76,7 +77,7 @@ def _detected(hints: TeeHints, config: AttesterConfig) -> EvidenceCollector:
     """The attesters of this guest."""
     try:
         primary = detect(hints, sample_chosen=config.tee is ChosenTee.SAMPLE)
-        return EvidenceCollector(primary, detect_devices(hints))
+        return EvidenceCollector(primary, detect_devices(hints, beside=primary.tee))
     except GuestError as error:
         raise PlatformError("start AA") from error
 

@@ -153,12 +153,15 @@ class AttesterConfig(msgspec.Struct, frozen=True, kw_only=True):
             the guest has a TEE.
         tdx: what only a TDX guest looks at.
         nvidia: GPUs in confidential computing mode are attested; without it nobody looks for them.
+        tpm: a TPM is attested as a device where the guest has another TEE, unless that TEE's
+            evidence is the TPM's already.
         nvidia_dpu: a BlueField DPU is attested; verifiers do not yet agree about its evidence.
     """
 
     tee: ChosenTee | None = None
     tdx: TdxConfig = TdxConfig()
     nvidia: bool = True
+    tpm: bool = False
     nvidia_dpu: bool = False
 
 

@@ -95,7 +95,8 @@ async def run(data: bytes, hints: TeeHints, deadline: Deadline) -> str:
     Raises:
         GuestError: no attester for this guest, or one failed; then no line is given.
     """
-    collector = EvidenceCollector(detect(hints), detect_devices(hints))
+    attester = detect(hints)
+    collector = EvidenceCollector(attester, detect_devices(hints, beside=attester.tee))
     tee = await collector.tee()
     is_azure = tee in (Tee.AZ_SNP_VTPM, Tee.AZ_TDX_VTPM)
     primary = await collector.evidence(data[:AZURE_LENGTH] if is_azure else data, deadline)

@@ -39,6 +39,9 @@ from guest.version import VERSION
 TTRPC_COMMAND: Final = "attestation-agent"
 GRPC_COMMAND: Final = "grpc-aa"
 
+DESCRIPTION: Final = "Serve evidence, tokens and runtime measurement of this guest."
+EXIT_STATUS: Final = "exit status: 0 stopped by a signal, 1 cannot start, 2 wrong command line"
+
 TOKEN_PLUGINS: Final = "KBS, COCO_AS"
 
 log = logging.getLogger(__name__)
@@ -106,7 +109,9 @@ def _instance(config: AaConfig, environment: Mapping[str, str]) -> InstanceTelle
 
 def make_parser(program: str, *, grpc: bool = False) -> argparse.ArgumentParser:
     """The command line of both commands."""
-    parser = argparse.ArgumentParser(prog=program, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog=program, allow_abbrev=False, description=DESCRIPTION, epilog=EXIT_STATUS
+    )
     default = DEFAULT_GRPC_SOCKET if grpc else DEFAULT_SOCKET
     what = "IP:port" if grpc else "URI, unix:// only"
     parser.add_argument(

@@ -26,8 +26,6 @@ from image_pull.observer import PullObserver, Unobserved
 
 log = logging.getLogger(__name__)
 
-OCICRYPT_FILE: Final = "ocicrypt_config.json"
-
 OpenServer = Callable[[Routes], Server]
 """Makes the server of the routes; it is bound, published and drained here."""
 
@@ -133,7 +131,7 @@ class ConfidentialDataHub:
         document = {"key-providers": {"attestation-agent": {kind: socket}}}
         content = Secret(msgspec.json.encode(document))
         try:
-            credentials.write_file(self._runtime_dir, (OCICRYPT_FILE,), content)
+            credentials.write_file(self._runtime_dir, (credentials.OCICRYPT_FILE,), content)
         except PlatformError as error:
             raise PlatformError(f"init Hub failed: set configuration envs: {error}") from error
 

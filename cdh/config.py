@@ -58,10 +58,11 @@ class AaConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where the attestation agent is.
 
     Attributes:
-        aa_socket: its ttRPC address; for tokens and for runtime measurement.
+        aa_socket: its ttRPC address; for tokens and for runtime measurement. Empty only before
+            `effective`.
     """
 
-    aa_socket: str = DEFAULT_AA_SOCKET
+    aa_socket: str = ""
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,11 +110,13 @@ class InjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
         enabled: serve the calls for it.
         seconds: from the key to the resource.
         max_sessions: keys that wait for a resource at one time.
+        max_bytes: most bytes of all that was pushed; it lies in memory.
     """
 
     enabled: bool = False
     seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 300.0
     max_sessions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 64 * 1024 * 1024
 
 
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +215,7 @@ class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
         resource_cache: what is kept of the KBS's resources.
         storage: secure mounts.
         resource_injection: may resources be pushed.
+        aa_socket: what `aa.aa_socket` is called elsewhere; that one goes first.
         credentials_seconds: from the start of the process, for all credentials; a start that
             needs longer fails.
     """
@@ -230,6 +234,7 @@ class CdhConfig(msgspec.Struct, frozen=True, kw_only=True):
     resource_cache: ResourceCacheConfig = ResourceCacheConfig()
     storage: StorageConfig = StorageConfig()
     resource_injection: InjectionConfig = InjectionConfig()
+    aa_socket: str | None = None  # Compat: configurations of Alibaba's fork
     credentials_seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_CREDENTIALS_SECONDS)] = 5.0
 
 
@@ -256,12 +261,13 @@ def effective(
     image = file.image
     if image is None:
         image = image_config.from_kernel_parameters(dict(command_line.pairs))
+    named = file.aa.aa_socket or file.aa_socket or DEFAULT_AA_SOCKET
     skip = environment.get("SKIP_SEALED_SECRET_VERIFICATION") == "true"
     credentials = _credentials(command_line.first("cdh.kbs_resources") or "")
     return msgspec.structs.replace(
         file,
         kbc=_with_environment(file.kbc, environment),
-        aa=AaConfig(aa_socket=environment.get("AA_SOCKET", file.aa.aa_socket)),
+        aa=AaConfig(aa_socket=environment.get("AA_SOCKET", named)),
         credentials=(*file.credentials, *credentials),
         skip_sealed_secret_verification=file.skip_sealed_secret_verification or skip,
         image=image_config.with_environment(image, environment),

@@ -31,6 +31,9 @@ RUNTIME_DIR: Final = Path("/run/confidential-containers/cdh")
 ALLOWED_FOLDERS: Final = ("kbs", "sealed-secret", "kms-credential")
 """Folders of `RUNTIME_DIR` that credentials may be put below."""
 
+OCICRYPT_FILE: Final = "ocicrypt_config.json"
+"""Names the hub to programs that look for a key provider; lies beside the folders."""
+
 MAX_NAME_BYTES: Final = 255
 """Bytes of one component of a path."""
 

@@ -8,13 +8,15 @@ Source: docs/spec/confidential-data-hub.md 12.5.
 
 import asyncio
 import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from cdh.config import InjectionConfig
-from cdh.credentials import MAX_NAME_BYTES, write_file
+from cdh.credentials import MAX_NAME_BYTES, OCICRYPT_FILE, write_file
+from cdh.storage.base import HEADERS, SCRATCH
 from guest import jsonio, wire
 from guest.crypto.digest import HashAlgorithm
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
@@ -36,6 +38,12 @@ FAILED: Final = "resource injection failed: "
 SESSION_BYTES: Final = 16
 MAX_NONCE_LENGTH: Final = 4096
 """Characters of the longest nonce."""
+
+LEAST_SIZE: Final = 4096
+"""Bytes that a stored resource counts at least: a page of the tmpfs that it lies on."""
+
+OWN_FILES: Final = (HEADERS, SCRATCH, OCICRYPT_FILE)
+"""What the hub itself keeps in its folder; nobody pushes over it."""
 
 HASH: Final = HashAlgorithm.SHA384
 """Digests the runtime data that evidence binds."""
@@ -88,6 +96,8 @@ class ResourceInjection:
         self._folder = folder
         self._sessions: dict[str, _Session] = {}
         self._preparing = 0
+        self._stored: dict[str, int] = {}
+        self._storing = threading.Lock()
 
     async def prepare(self, path: str, nonce: str, deadline: Deadline) -> Prepared:
         """Begin a session for the resource that will lie at `path`.
@@ -127,6 +137,7 @@ class ResourceInjection:
             NotFoundError: no such session, or no longer.
             InvalidInputError: another path, or nothing that was encrypted to the session's key.
             IntegrityError: it was encrypted to another key, or changed.
+            LimitError: all that was pushed would be too much.
             PlatformError: it cannot be stored.
         """
         self._forget_old()
@@ -148,8 +159,14 @@ class ResourceInjection:
         from guest.crypto.jose import open_jwe
 
         try:
-            with open_jwe(encrypted, session.key) as content:
+            with open_jwe(encrypted, session.key) as content, self._storing:
+                size = max(len(content), LEAST_SIZE)
+                others = sum(self._stored.values()) - self._stored.get(session.path, 0)
+                if others + size > self._config.max_bytes:
+                    limit = self._config.max_bytes
+                    raise LimitError(f"{FAILED}more than {limit} bytes would be stored")
                 write_file(self._folder, _parts(session.path), content)
+                self._stored[session.path] = size
         except DecodeError as error:
             raise InvalidInputError(f"{FAILED}encrypted resource: {error}") from error
         except IntegrityError as error:
@@ -171,4 +188,6 @@ def _parts(path: str) -> tuple[str, ...]:
         is_long = len(part.encode("utf-8")) > MAX_NAME_BYTES
         if part in ("", ".", "..") or "\0" in part or is_long:
             raise InvalidInputError(f"{FAILED}invalid resource path: {path[:200]!r}")
+    if parts[0] in OWN_FILES:
+        raise InvalidInputError(f"{FAILED}invalid resource path: {path[:200]!r} is the hub's own")
     return parts

@@ -67,8 +67,9 @@ class DataHubEdge:
     ) -> cdh_pb2.GetResourceResponse:
         """`GetResource`."""
         deadline = context.deadline.for_inner_call()
-        resource = await self._answer(self._hub.get_resource(request.ResourcePath, deadline))
-        return cdh_pb2.GetResourceResponse(Resource=resource.reveal())
+        work = self._hub.get_resource(request.ResourcePath, deadline)
+        with await self._answer(work) as resource:
+            return cdh_pb2.GetResourceResponse(Resource=resource.reveal())
 
     async def unseal_secret(
         self, request: cdh_pb2.UnsealSecretInput, context: CallContext

@@ -7,9 +7,9 @@ on while the machine is suspended.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final, Self
 
 from guest.errors import DeadlineError
@@ -59,18 +59,39 @@ class Deadline:
         """What an inner call gets: this less the time that the answer needs."""
         return Deadline(self.at - ANSWER_RESERVE)
 
-    @asynccontextmanager
-    async def limit(self, what: str) -> AsyncIterator[None]:
+    def limit(self, what: str) -> AbstractAsyncContextManager[None]:
         """Bound the block; `what` names the wait in the error.
 
         Raises:
             DeadlineError: the block was not finished in time and was cancelled.
         """
-        left = self.remaining()
+        return _Limit(self, what)
+
+
+class _Limit:
+    """A bounded block: `asyncio.timeout` with our error, without a generator around each wait."""
+
+    __slots__ = ("_deadline", "_scope", "_what")
+
+    def __init__(self, deadline: Deadline, what: str) -> None:
+        self._deadline = deadline
+        self._what = what
+
+    async def __aenter__(self) -> None:
+        left = self._deadline.remaining()
+        self._scope = asyncio.timeout(None if math.isinf(left) else left)
+        await self._scope.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        late = error
         try:
-            async with asyncio.timeout(None if math.isinf(left) else left) as scope:
-                yield
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise DeadlineError(f"no time left for {what}") from error
+            await self._scope.__aexit__(kind, error, traceback)
+        except TimeoutError as expired:
+            late = expired
+        if isinstance(late, TimeoutError) and self._scope.expired():
+            raise DeadlineError(f"no time left for {self._what}") from late

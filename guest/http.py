@@ -7,9 +7,10 @@ from the environment: what a request carries is what its caller gave.
 import asyncio
 import io
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -48,6 +49,11 @@ class CertificateError(UnreachableError):
     """The peer's certificate was refused; trying the same address again is in vain."""
 
     code = "certificate"
+
+
+def is_transient(error: GuestError) -> bool:
+    """Whether the same request, if it may be repeated, may go better another time."""
+    return isinstance(error, UnavailableError) and not isinstance(error, CertificateError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +99,7 @@ class HttpStream:
         while True:
             step = self._deadline.within(self._idle)
             try:
-                with _translated(self._what):
+                with _Translated(self._what):
                     async with step.limit(self._what):
                         chunk: bytes = await content.readany()
             except DeadlineError as error:
@@ -185,7 +191,7 @@ class HttpClient:
             PeerError: the answer is not HTTP.
         """
         what = _describe(method, url)
-        with _translated(what):
+        with _Translated(what):
             async with deadline.limit(what):
                 response = await self._send(method, url, headers, body)
                 try:
@@ -216,7 +222,7 @@ class HttpClient:
         """
         what = _describe(method, url)
         try:
-            with _translated(what):
+            with _Translated(what):
                 async with deadline.within(idle).limit(what):
                     response = await self._send(method, url, headers, None)
         except DeadlineError as error:
@@ -339,18 +345,27 @@ def _describe(method: str, url: str) -> str:
     return f"{method} {parts.scheme}://{host}{parts.path}"
 
 
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turn the library's errors into ours; a bug stays what it is."""
-    try:
-        yield
-    except GuestError:
-        raise
-    except Exception as error:
-        ours = _our_error(error, what)
-        if ours is None:
-            raise
-        raise ours from error
+class _Translated:
+    """A block that turns the library's errors into ours; a bug stays what it is."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, GuestError):
+            ours = _our_error(error, self._what)
+            if ours is not None:
+                raise ours from error
 
 
 def _our_error(error: Exception, what: str) -> GuestError | None:

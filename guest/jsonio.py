@@ -20,6 +20,7 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 64
 """Default limit on nested arrays and objects."""
 
+_OPENING: Final = (b"[", b"{")
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET: Final = re.compile(rb"[\[\]{}]")
 
@@ -46,13 +47,7 @@ def check(data: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES
     except UnicodeDecodeError as error:
         raise DecodeError("JSON document is not UTF-8") from error
     try:
-        json.loads(
-            text,
-            object_pairs_hook=_refuse_duplicates,
-            parse_constant=_refuse_constant,
-            parse_int=_ignore_number,
-            parse_float=_ignore_number,
-        )
+        _CHECKER.decode(text)
     except (ValueError, RecursionError) as error:
         raise DecodeError("document is not JSON") from error
 
@@ -89,6 +84,8 @@ def canonical(value: Any) -> bytes:
 
 
 def _check_depth(data: bytes, max_depth: int) -> None:
+    if sum(map(data.count, _OPENING)) <= max_depth:  # of all brackets, also those in strings
+        return
     depth = 0
     for match in _BRACKET.finditer(_STRING.sub(b"", data)):
         if match[0] in b"[{":
@@ -100,8 +97,7 @@ def _check_depth(data: bytes, max_depth: int) -> None:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
-    names = {name for name, _ in pairs}
-    if len(names) != len(pairs):
+    if len(dict(pairs)) != len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
@@ -116,3 +112,11 @@ def _refuse_constant(text: str) -> NoReturn:
 def _ignore_number(text: str) -> int:
     """A checked number's value does not matter, and a huge one must not be computed."""
     return len(text)
+
+
+_CHECKER: Final = json.JSONDecoder(
+    object_pairs_hook=_refuse_duplicates,
+    parse_constant=_refuse_constant,
+    parse_int=_ignore_number,
+    parse_float=_ignore_number,
+)

@@ -72,6 +72,8 @@ class Proxies:
 
     def for_url(self, url: str) -> str | None:
         """The proxy for a request, or None to go directly."""
+        if not self.https and not self.http:
+            return None
         parts = urlsplit(url)
         proxy = self.https if parts.scheme == "https" else self.http
         if not proxy or self._is_excepted(parts):

@@ -20,8 +20,11 @@ DEFAULT_PLUGIN: Final = "resource"
 
 _INVALID: Final = "invalid kbs resource uri, should be kbs://<addr-of-kbs>/<repo>/<type>/<tag>"
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(.*)", re.DOTALL)
+_ENCODED_DOT: Final = re.compile("%2e", re.IGNORECASE)
 _ENDS: Final = "".join(map(chr, range(0x21)))
 _IGNORED: Final = {ord(character): None for character in "\t\n\r"}
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._~/&=:@!$'()*+,;-]*", re.ASCII)
+"""What is the same in every part of a URI, encoded or not."""
 _PATH_SET: Final = frozenset(b' "#<>?^`{}')
 _QUERY_SET: Final = frozenset(b' "#<>')
 _FORBIDDEN_IN_HOST: Final = frozenset("\0\t\n\r #/:<>?@[\\]^|")
@@ -107,6 +110,8 @@ def _plugin(scheme: str) -> str:
 
 def _authority(text: str) -> str:
     """Drop the user, check host and port, write both in their one form."""
+    if not text:
+        return ""
     _, at, host_port = text.rpartition("@")
     if host_port.startswith("["):
         host, bracket, port_text = host_port.partition("]")
@@ -147,7 +152,7 @@ def _segments(path: str) -> list[str]:
     segments: list[str] = []
     parts = path.split("/")
     for index, part in enumerate(parts):
-        plain = re.sub("%2e", ".", part, flags=re.IGNORECASE)
+        plain = _ENCODED_DOT.sub(".", part) if "%" in part else part
         is_last = index == len(parts) - 1
         if plain == "..":
             del segments[-1:]
@@ -161,6 +166,8 @@ def _segments(path: str) -> list[str]:
 
 def _encode(text: str, escaped: frozenset[int]) -> str:
     """Percent-encode controls, what is beyond ASCII, and the bytes of `escaped`."""
+    if _PLAIN.fullmatch(text):
+        return text
     return "".join(
         chr(byte) if 0x20 <= byte <= 0x7E and byte not in escaped else f"%{byte:02X}"
         for byte in text.encode("utf-8")

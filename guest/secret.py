@@ -32,8 +32,7 @@ class Secret:
 
     def wipe(self) -> None:
         """Overwrite the bytes with zeros; may be called again."""
-        for index in range(len(self._bytes)):
-            self._bytes[index] = 0
+        self._bytes[:] = bytes(len(self._bytes))  # of the same length: written in place
         self._wiped = True
 
     def __enter__(self) -> Self:

@@ -11,6 +11,7 @@ from guest.http import HttpClient
 from guest.proxies import Proxies
 from guest.secret import Secret
 from image_pull.config import ImageConfig, ImagePullProxy
+from image_pull.fetch import ArtifactFetcher
 from image_pull.layer_fetch import Keys
 from image_pull.layers.merge import merge_layers
 from image_pull.layers.pipeline import LayerPipeline
@@ -72,6 +73,25 @@ def build_puller(
         architecture=GO_ARCHITECTURES.get(machine, machine),
         user_of=user_of,
         observer=observer,
+    )
+
+
+def build_fetcher(
+    config: ImageConfig,
+    *,
+    resources: ResourceFetcher,
+    keys: KeyUnwrapper | None,
+    private_keys: Sequence[Secret] = (),
+) -> ArtifactFetcher:
+    """A fetcher of artifacts; arguments as `build_puller` has them."""
+    machine = os.uname().machine
+    return ArtifactFetcher(
+        config,
+        sources=Sources(resources),
+        registries=RegistryPool(partial(_http, config)),
+        keys=Keys(unwrapper=keys, private_keys=tuple(private_keys)),
+        pool=ThreadPoolExecutor(max_workers=DISK_THREADS, thread_name_prefix="artifact-disk"),
+        architecture=GO_ARCHITECTURES.get(machine, machine),
     )
 
 

@@ -53,6 +53,8 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
             was encrypted in this boot.
         max_unpacked_bytes: most bytes one layer may unpack to; without it, what is free in the
             store when the layer starts.
+        keep_unused_layers_seconds: how long a layer that no root file system shows any more stays
+            for later pulls, as long as nothing else needs its room.
         refuse_expired_keys: refuse image signatures by OpenPGP keys that have expired by the
             guest's clock, which the host can influence; revoked ones are always refused.
         evaluate_original_reference: evaluate the policy for the name the caller gave as well as
@@ -74,6 +76,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
     kbs_uri: str = "null"
     require_protected_store: bool = False
     max_unpacked_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    keep_unused_layers_seconds: Annotated[float, msgspec.Meta(ge=0)] = 900.0
     refuse_expired_keys: bool = True
     evaluate_original_reference: bool = False
 

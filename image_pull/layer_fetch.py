@@ -26,6 +26,7 @@ from image_pull.ocicrypt.cipher import LayerDecryptor
 from image_pull.ocicrypt.decrypt import layer_decryptor
 from image_pull.ocicrypt.protocol import KeyUnwrapper
 from image_pull.plan import PlannedLayer
+from image_pull.progress import Progress
 from image_pull.registry.client import RegistryClient
 from image_pull.registry.transport import closed_after
 from image_pull.store.layers import TREE, LayerKey, LayerStore, StoredLayer
@@ -40,16 +41,6 @@ IDLE: Final = 60.0
 
 UNWRAP_SECONDS: Final = 60.0
 """Seconds that one layer's key may take."""
-
-
-class Progress(Protocol):
-    """Who wants to see a pull move; called on the event loop, must not block."""
-
-    def layer_bytes(self, digest: str, done: int, total: int) -> None:
-        """`done` of `total` bytes of a blob have come."""
-
-    def layer_state(self, digest: str, state: str) -> None:
-        """A blob is now `waiting`, `downloading`, `stored` or `reused`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +181,16 @@ class LayerFetcher:
             job.stored[number] = await self._flights.run(chain, lambda: self._obtain(job, number))
         return job.stored[number]
 
+    def key(self, layer: PlannedLayer) -> LayerKey:
+        """Under which the store has it."""
+        return LayerKey(
+            blob=layer.descriptor.digest,
+            diff_id=layer.diff_id,
+            encrypted=layer.encrypted,
+            finished=self._finish is not None,
+            chain=layer.chain,
+        )
+
     async def _obtain(self, job: "_Job", number: int) -> StoredLayer:
         started = boot_seconds()
         try:
@@ -205,35 +206,47 @@ class LayerFetcher:
     async def _find_or_bring(self, job: "_Job", number: int) -> tuple[StoredLayer, LayerOutcome]:
         layer = job.planned[number]
         digest = str(layer.descriptor.digest)
-        key = LayerKey(
-            blob=layer.descriptor.digest,
-            diff_id=layer.diff_id,
-            encrypted=layer.encrypted,
-            finished=self._finish is not None,
-            chain=layer.chain,
-        )
+        key = self.key(layer)
         # Also for a layer at hand: whoever may not have its key must not get its content.
         decryptor = await self._decryptor(layer)
         found = await self._blocking(self._layers.find, key)
         if found is not None:
             self._tell(digest, "reused")
             return found, LayerOutcome.REUSED
-        staged = await self._blocking(self._layers.stage)
+        staged = await self._stage()
         try:
             async with job.slots:
                 self._tell(digest, "downloading")
                 record = await self._unpack(job.client, layer, staged / TREE, decryptor)
-            if self._finish is not None:
-                below: list[StoredLayer] = []
-                if record.implicit:
-                    below = [await self._have(job, lower) for lower in range(number)]
-                trees = [each.tree for each in reversed(below)]
-                await self._blocking(self._finish, record, staged / TREE, trees)
-            stored = await self._blocking(self._layers.publish, staged, key, record)
+                # The next layer's bytes come when these are safe, unless others must come first.
+                alone = self._finish is None or not record.implicit
+                stored = await self._publish(key, staged, record, []) if alone else None
+            if stored is None:
+                below = [await self._have(job, lower) for lower in range(number)]
+                stored = await self._publish(key, staged, record, below)
         finally:
             await self._blocking(self._layers.drop, staged)
         self._tell(digest, "stored")
         return stored, LayerOutcome.STORED
+
+    async def _stage(self) -> Path:
+        """A new staging directory; nothing is left of it when this task is cancelled meanwhile."""
+        made: list[Path] = []
+        try:
+            await self._blocking(lambda: made.append(self._layers.stage()))
+        except asyncio.CancelledError:
+            for staged in made:
+                await self._blocking(self._layers.drop, staged)
+            raise
+        return made[0]
+
+    async def _publish(
+        self, key: LayerKey, staged: Path, record: LayerRecord, below: Sequence[StoredLayer]
+    ) -> StoredLayer:
+        if self._finish is not None:
+            trees = [each.tree for each in reversed(below)]
+            await self._blocking(self._finish, record, staged / TREE, trees)
+        return await self._blocking(self._layers.publish, staged, key, record)
 
     async def _decryptor(self, layer: PlannedLayer) -> LayerDecryptor | None:
         if not layer.encrypted:

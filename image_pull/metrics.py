@@ -19,6 +19,13 @@ JAIL: Final = Metric(
 RECEIVED: Final = Metric(
     "coco_image_pull_bytes", "Bytes of layers that came from registries, as they came."
 )
+PLANNED: Final = Metric(
+    "coco_image_pull_planned_bytes",
+    "Bytes of layers that pulls set out to fetch, before the first of them came.",
+)
+PLANNED_LAYERS: Final = Metric(
+    "coco_image_pull_planned_layers", "Layers that pulls set out to fetch."
+)
 UNPACKED: Final = Metric(
     "coco_image_pull_unpacked_bytes", "Bytes of the verified tar archives of stored layers."
 )
@@ -50,6 +57,11 @@ class PullMetrics:
         """Show this jail as the one in use."""
         for each in Jail:
             self._metrics.record(JAIL, float(each is jail), each.value)
+
+    def pull_planned(self, layers: int, size: int) -> None:
+        """Count what is to come; what came is beside it."""
+        self._metrics.record(PLANNED, size)
+        self._metrics.record(PLANNED_LAYERS, layers)
 
     def bytes_received(self, count: int) -> None:
         """Add bytes of a blob."""

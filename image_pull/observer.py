@@ -28,6 +28,9 @@ class PullObserver(Protocol):
     def jail_chosen(self, jail: Jail) -> None:
         """An unpack server started, and its workers have this jail."""
 
+    def pull_planned(self, layers: int, size: int) -> None:
+        """A pull begins to fetch so many layers, of so many bytes, which the store lacks."""
+
     def bytes_received(self, count: int) -> None:
         """So many bytes of a blob came from a registry."""
 
@@ -51,6 +54,9 @@ class Unobserved:
     """An observer for callers who count nothing."""
 
     def jail_chosen(self, jail: Jail) -> None:
+        """Nothing."""
+
+    def pull_planned(self, layers: int, size: int) -> None:
         """Nothing."""
 
     def bytes_received(self, count: int) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +26,11 @@ from guest.errors import (
 from guest.rpc.status import Code
 from image_pull.config import ImageConfig
 from image_pull.image_config import ImageDocument, check_runs_here, parse_image_config
-from image_pull.layer_fetch import LayerFetcher, Progress, run_to_end
+from image_pull.layer_fetch import LayerFetcher, run_to_end
 from image_pull.manifest import MAX_DOCUMENT
 from image_pull.observer import PullObserver, Unobserved, code_after
 from image_pull.plan import PlannedLayer, plan_layers
+from image_pull.progress import LoggedProgress, Progress
 from image_pull.reference import ImageReference
 from image_pull.registry.auth import Credentials
 from image_pull.registry.client import RegistryClient
@@ -39,6 +40,8 @@ from image_pull.runtime_spec import User, runtime_spec
 from image_pull.settings import Settings
 from image_pull.signature.evaluation import Candidate
 from image_pull.store.bundle import Bundles
+from image_pull.store.layers import StoredLayer
+from image_pull.store.room import Room
 from image_pull.wording import (
     BUNDLE,
     ILLEGAL_REFERENCE,
@@ -76,11 +79,13 @@ class Workshop:
         settings: credentials, policy, rules.
         fetcher: brings layers into the store.
         bundles: makes root file systems of them.
+        room: sees that layers fit and stay as long as they are needed.
     """
 
     settings: Settings
     fetcher: LayerFetcher
     bundles: Bundles
+    room: Room
 
 
 class Workshops(Protocol):
@@ -232,27 +237,51 @@ class ImagePuller:
             original = replace(candidate, reference=request.reference)
             await gate.check(original, request.deadline)
         document, planned = await self._plan(client, request, found)
+        wanted = {workshop.fetcher.key(each): each.descriptor.size for each in planned}
+        with workshop.room.holding(wanted):
+            layers = await self._fetch(client, request, workshop, planned)
+            await self._assemble(
+                workshop.bundles,
+                functools.partial(
+                    workshop.bundles.assemble,
+                    request.bundle,
+                    layers,
+                    functools.partial(self._spec, document),
+                ),
+                request.bundle,
+            )
+        return str(found.digest)
+
+    async def _fetch(
+        self,
+        client: RegistryClient,
+        request: "_Request",
+        workshop: Workshop,
+        planned: Sequence[PlannedLayer],
+    ) -> list[StoredLayer]:
+        """Have the layers, after it is known that they can fit."""
+        wanted = {workshop.fetcher.key(each): each.descriptor.size for each in planned}
         try:
+            forecast = await self._blocking(workshop.room.make, wanted)
+            self._observer.pull_planned(forecast.missing, forecast.needed)
+            progress = LoggedProgress(
+                str(request.reference),
+                layers=len(planned),
+                needed=forecast.needed,
+                deadline=request.deadline,
+                inner=request.progress,
+            )
             layers = await workshop.fetcher.fetch(
                 client,
                 planned,
                 at_once=self._config.max_concurrent_layer_downloads_per_image,
-                progress=request.progress,
+                progress=progress,
                 deadline=request.deadline,
             )
         except GuestError as error:
             raise reworded(PULLING + explain(error), error) from error
-        await self._assemble(
-            workshop.bundles,
-            functools.partial(
-                workshop.bundles.assemble,
-                request.bundle,
-                layers,
-                functools.partial(self._spec, document),
-            ),
-            request.bundle,
-        )
-        return str(found.digest)
+        progress.end()
+        return layers
 
     def _client(self, task: PullTask, settings: Settings) -> RegistryClient:
         credentials = None

@@ -134,7 +134,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         type=Path,
         metavar="FILE",
-        help="private key that opens layers which are encrypted already (jwe), to add recipients",
+        help="private key that opens layers which are encrypted already, to add recipients",
     )
     _add_key_options(parser.add_argument_group("keys"))
     _add_registry_options(parser.add_argument_group("registries"))
@@ -318,9 +318,9 @@ async def _remote(
     if entry.target is None:
         yield CommandProvider(entry.command, environment)
         return
-    from guest.rpc.grpc import GrpcChannel
+    from image_pull.ocicrypt.configured import open_grpc
 
-    channel = GrpcChannel(entry.target)
+    channel = open_grpc(entry)
     try:
         yield ChannelProvider(channel)
     finally:

@@ -27,8 +27,10 @@ from image_pull.sources import Sources
 from image_pull.store.bundle import Bundles, Merge
 from image_pull.store.layers import LayerStore
 from image_pull.store.meta import Store, read_boot_id
-from image_pull.store.overlay import MOUNTINFO, Overlays
+from image_pull.store.mountinfo import MOUNTINFO
+from image_pull.store.overlay import Overlays
 from image_pull.store.protection import is_protected
+from image_pull.store.room import Room
 from image_pull.wording import CLIENT, explain, reworded
 
 log = logging.getLogger(__name__)
@@ -159,16 +161,25 @@ class LazyWorkshop:
                 extra={"reason": why_not},
             )
         self._store = store
+        layers, overlays = LayerStore(store), Overlays(store)
         fetcher = LayerFetcher(
-            layers=LayerStore(store),
+            layers=layers,
             pipeline=self._pipeline,
             keys=self._keys,
             pool=self._pool,
             finish=self._finish if why_not is None else None,
             observer=self._observer,
         )
-        bundles = Bundles(overlays=Overlays(store), mounts=why_not is None, merge=self._merge)
-        return Workshop(settings=settings, fetcher=fetcher, bundles=bundles)
+        bundles = Bundles(overlays=overlays, mounts=why_not is None, merge=self._merge)
+        await run_to_end(self._pool, bundles.sweep)
+        room = Room(
+            store=store,
+            layers=layers,
+            overlays=overlays,
+            keep_seconds=self._config.keep_unused_layers_seconds,
+            max_bytes=self._config.max_unpacked_bytes,
+        )
+        return Workshop(settings=settings, fetcher=fetcher, bundles=bundles, room=room)
 
     def _open_store(self) -> tuple[Store, str | None]:
         root = Path(self._config.work_dir)

@@ -14,6 +14,7 @@ pytest_plugins = [
     "support.gates",
     "support.documents",
     "support.checklist",
+    "support.secrecy",
 ]
 
 settings.register_profile(

@@ -19,6 +19,9 @@ from tools import run_tests
 from tools.foreign_checks import NEEDS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+Checks = dict[str, dict[str, dict[str, list[str]]]]
+"""Page to numbers to outcomes to tests."""
+
 PAGES: Final = ROOT / "docs" / "spec"
 SOURCES: Final = (
     "guest",
@@ -30,6 +33,9 @@ SOURCES: Final = (
     "tests",
     "docs/spec",
 )
+VM_RECORD: Final = ROOT / "build" / "vm-checklist.json"
+"""What `make vm-test` proved; counted as long as it is newer than the sources."""
+
 HEADING: Final = re.compile(r"^## (?:[0-9.]+ )?Conformance checklist\s*$")
 ITEM: Final = re.compile(r"^([0-9]+)\. (.+)$")
 TEXT_WIDTH: Final = 110
@@ -74,7 +80,19 @@ def is_stale(record: Path) -> bool:
     return False
 
 
-def proven(page: Page, record: dict[str, dict[str, dict[str, list[str]]]]) -> set[int]:
+def merged(record: Checks, more: Checks) -> Checks:
+    """What two runs proved together; a failure in one is a failure."""
+    whole: Checks = {}
+    for page in sorted({*record, *more}):
+        for found in (record.get(page, {}), more.get(page, {})):
+            for number, outcomes in found.items():
+                together = whole.setdefault(page, {}).setdefault(number, {})
+                for outcome, names in outcomes.items():
+                    together[outcome] = sorted({*together.get(outcome, []), *names})
+    return whole
+
+
+def proven(page: Page, record: Checks) -> set[int]:
     """The checks that a passing test names and no failing one does."""
     outcomes = record.get(page.name, {})
     return {
@@ -103,7 +121,7 @@ def foreign(page: Page, have: set[int]) -> dict[int, str]:
 
 def report(
     pages: list[Page],
-    record: dict[str, dict[str, dict[str, list[str]]]],
+    record: Checks,
     built: Mapping[str, Sequence[int]],
 ) -> str:
     """The table, what was proven on built data, then every check that nothing proves.
@@ -142,7 +160,7 @@ def report(
 
 def _on_built_data(
     pages: list[Page],
-    record: dict[str, dict[str, dict[str, list[str]]]],
+    record: Checks,
     built: Mapping[str, Sequence[int]],
 ) -> list[str]:
     """The checks whose proof would be better with the vendors' files."""
@@ -176,7 +194,11 @@ def main() -> int:
         print("The tests left no record.")
         return 1
     found = json.loads(record.read_text())
-    print(report(load_pages(), found["checks"], found.get("built", {})))
+    checks = found["checks"]
+    if VM_RECORD.exists() and (options.last or not is_stale(VM_RECORD)):
+        print("With what the tests in a virtual machine proved (make vm-test).")
+        checks = merged(checks, json.loads(VM_RECORD.read_text())["checks"])
+    print(report(load_pages(), checks, found.get("built", {})))
     return 0
 
 

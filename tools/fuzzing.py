@@ -70,7 +70,7 @@ def names() -> list[str]:
 
 def load(name: str) -> Target:
     """Import a target and gather its seeds."""
-    for extra in (ROOT, ROOT / "tests", ROOT / "simulator"):
+    for extra in (ROOT, *(ROOT / name for name in ("tests", "simulator", "podvm-image"))):
         if str(extra) not in sys.path:
             sys.path.append(str(extra))
     spec = importlib.util.spec_from_file_location(f"fuzz_{name}", FOLDER / f"fuzz_{name}.py")

@@ -35,6 +35,7 @@ PROGRAMS: Final = {
     "mkfs.ext4": "e2fsprogs",
     "setfattr": "attr",
     "htpasswd": "apache2-utils",
+    "mmdebstrap": "mmdebstrap",
 }
 """Program to the package that holds it."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation_agent.attesters.base import Attester, TeeHints
+from attestation_agent.default_register import PCR_TEES
 from attestation_agent.hardware import device, tsm
 from attestation_agent.hardware import tpm as tpm_node
 from attestation_agent.hardware.kernel import KERNEL
@@ -69,8 +70,12 @@ def detect(hints: TeeHints, *, sample_chosen: bool = False) -> Attester:
     raise AssertionError("the last row is always present")
 
 
-def detect_devices(hints: TeeHints) -> tuple[Attester, ...]:
+def detect_devices(hints: TeeHints, *, beside: Tee = Tee.SAMPLE) -> tuple[Attester, ...]:
     """The attesters of all additional devices that are present, in the table's order.
+
+    Args:
+        hints: where to look.
+        beside: the primary TEE; a device whose evidence is that TEE's already is none.
 
     Raises:
         UnsupportedError: there is no attester for a device that was asked for.
@@ -78,6 +83,8 @@ def detect_devices(hints: TeeHints) -> tuple[Attester, ...]:
     """
     found = []
     for entry in DEVICES:
+        if entry.tee is Tee.TPM and beside in PCR_TEES:
+            continue
         if entry.present(hints):
             assert entry.open is not None, entry.tee
             found.append(entry.open(hints))
@@ -86,7 +93,8 @@ def detect_devices(hints: TeeHints) -> tuple[Attester, ...]:
 
 def available() -> tuple[Tee, ...]:
     """Everything that has an attester."""
-    return tuple(entry.tee for entry in (*ATTESTERS, *DEVICES) if entry.open is not None)
+    rows = (*ATTESTERS, *DEVICES)
+    return tuple(dict.fromkeys(entry.tee for entry in rows if entry.open is not None))
 
 
 def _has_tdx(hints: TeeHints) -> bool:
@@ -228,6 +236,10 @@ def _open_nvidia(hints: TeeHints) -> Attester:
     return open_nvidia(hints)
 
 
+def _has_tpm_beside(hints: TeeHints) -> bool:
+    return hints.tpm_beside and _has_tpm(hints)
+
+
 def _has_nvidia_dpu(hints: TeeHints) -> bool:
     if not hints.nvidia_dpu:
         return False
@@ -314,6 +326,7 @@ DEVICES: Final = (
         Tee.SAMPLE_DEVICE, present=lambda hints: hints.sample_device, open=_open_sample_device
     ),
     AttesterEntry(Tee.HYGON_DCU, present=_has_hygon_dcu, open=_open_hygon_dcu),
+    AttesterEntry(Tee.TPM, present=_has_tpm_beside, open=_open_tpm),
     AttesterEntry(Tee.NVIDIA_DPU, present=_has_nvidia_dpu, open=_open_nvidia_dpu),
 )
 """Additional devices; all that are present are this guest's."""

@@ -5,14 +5,18 @@ Source: docs/spec/attesters.md 1.1 and 1.2.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from attestation_agent.hardware.calls import KernelCalls
 from attestation_agent.hardware.gpu_calls import GpuCalls
 from guest.crypto.digest import HashAlgorithm
 from guest.deadline import Deadline
+from guest.errors import InvalidInputError
+from guest.initdata import fit
 from guest.proxies import Proxies
 from guest.tee import Tee
+
+REPORT_DATA_BYTES: Final = 64
 
 
 class QuoteChoice(StrEnum):
@@ -42,6 +46,7 @@ class TeeHints:
         azure_metadata: scheme and host of Azure's metadata service.
         gpus: the GPU library; None is this machine's.
         nvidia: NVIDIA GPUs in confidential computing mode are attested.
+        tpm_beside: a TPM beside a TEE is attested too.
         nvidia_dpu: a BlueField DPU is looked for.
         csv_certificates: CSV evidence carries HSK and CEK
             (`CSV_INCLUDE_CERT_CHAIN_IN_ATTESTATION_REPORT` is `true`).
@@ -61,6 +66,7 @@ class TeeHints:
     azure_metadata: str = "http://169.254.169.254"
     gpus: GpuCalls | None = None
     nvidia: bool = True
+    tpm_beside: bool = False
     nvidia_dpu: bool = False
     csv_certificates: bool = False
     proxies: Proxies = field(default_factory=Proxies)
@@ -68,6 +74,17 @@ class TeeHints:
     def at(self, path: str) -> str:
         """An absolute path of the system, below `root`."""
         return f"{self.root.rstrip('/')}/{path.lstrip('/')}"
+
+
+def padded_report_data(report_data: bytes, too_long: str) -> bytes:
+    """Report data as most hardware binds it: 64 bytes, zeros behind what is shorter.
+
+    Raises:
+        InvalidInputError: more than that; says `too_long`.
+    """
+    if len(report_data) > REPORT_DATA_BYTES:
+        raise InvalidInputError(too_long)
+    return fit(report_data, REPORT_DATA_BYTES)
 
 
 class TakesTurns(Protocol):

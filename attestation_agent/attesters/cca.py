@@ -5,20 +5,21 @@ Source: docs/spec/attesters.md 1.3, 1.4 and 10.
 
 from typing import Final
 
-from attestation_agent.attesters.base import TeeHints
+from attestation_agent.attesters.base import TeeHints, padded_report_data
 from attestation_agent.hardware import tsm
 from attestation_agent.hardware.device_thread import DeviceThread
 from attestation_agent.hardware.kernel import KERNEL
 from attestation_agent.hardware.steps import Steps
 from attestation_agent.hardware.tsm import TsmReports
-from attestation_agent.reports.cca import CHALLENGE_BYTES, CcaToken
+from attestation_agent.reports.cca import CcaToken
 from attestation_agent.turn import FairTurns
 from guest.deadline import Deadline
-from guest.errors import DecodeError, InvalidInputError, PlatformError, UnsupportedError
-from guest.initdata import fit
+from guest.errors import DecodeError, PlatformError, UnsupportedError
 from guest.tee import Tee
 
 PROVIDER: Final = "arm_cca_guest"
+
+TOO_LONG: Final = "CCA Attester: Challenge size must be 64 bytes or less."
 
 
 class CcaAttester:
@@ -44,9 +45,7 @@ class CcaAttester:
             DeadlineError: it takes longer than there is time.
             LimitError: too many calls of this connection wait already.
         """
-        if len(report_data) > CHALLENGE_BYTES:
-            raise InvalidInputError("CCA Attester: Challenge size must be 64 bytes or less.")
-        challenge = fit(report_data, CHALLENGE_BYTES)
+        challenge = padded_report_data(report_data, TOO_LONG)
         async with self._turns.held(deadline):
             token = await self._thread.run(
                 lambda steps: self._token(challenge, steps, deadline), deadline

@@ -6,7 +6,7 @@ Source: docs/spec/attesters.md 1.4, 1.5 and 12; docs/spec/attestation-agent.md 1
 import secrets
 from typing import Final, Protocol
 
-from attestation_agent.attesters.base import TeeHints
+from attestation_agent.attesters.base import TeeHints, padded_report_data
 from attestation_agent.attesters.csv_registers import CsvRegisters
 from attestation_agent.eventlog.files import DIRECTORY, LOG_NAME
 from attestation_agent.eventlog.gather import FIRMWARE_LOG, LogGatherer
@@ -16,7 +16,6 @@ from attestation_agent.hardware.kernel import KERNEL
 from attestation_agent.hardware.steps import Steps
 from attestation_agent.reports.csv import (
     NONCE_BYTES,
-    REPORT_DATA_BYTES,
     CsvReport,
     certificate_evidence,
     chain_evidence,
@@ -25,10 +24,11 @@ from attestation_agent.reports.csv import (
 from attestation_agent.turn import FairTurns
 from guest.crypto.digest import HashAlgorithm
 from guest.deadline import Deadline
-from guest.errors import DecodeError, InvalidInputError, PlatformError
-from guest.initdata import fit
+from guest.errors import DecodeError, PlatformError
 from guest.tee import Tee
 from guest.wire import encode_base64
+
+TOO_LONG: Final = "CSV Attester: Report data must be no more than 64 bytes"
 
 
 class ChainSource(Protocol):
@@ -84,9 +84,7 @@ class CsvAttester:
             LimitError: too many calls of this connection wait already.
             GuestError: the certificates were asked for and cannot be had.
         """
-        if len(report_data) > REPORT_DATA_BYTES:
-            raise InvalidInputError("CSV Attester: Report data must be no more than 64 bytes")
-        bound = fit(report_data, REPORT_DATA_BYTES)
+        bound = padded_report_data(report_data, TOO_LONG)
         async with self._reporting.held(deadline), self.registers.turns.held(deadline):
             report = await self._thread.run(lambda steps: self._report(bound, steps), deadline)
             own = await self._log_thread.run(self._gatherer.read_own, deadline)

@@ -29,10 +29,15 @@ class HygonDcuAttester:
     registers: Final = None
     init_data: Final = None
 
-    def __init__(self, device: MkfdDevice) -> None:
-        """Keep the device; nothing is opened."""
+    def __init__(self, device: MkfdDevice, accelerators: frozenset[int]) -> None:
+        """Keep the device; nothing is opened.
+
+        Args:
+            device: gives the reports.
+            accelerators: those that were there at start; one that is missing later is an error.
+        """
         self._device = device
-        self._seen: frozenset[int] = frozenset()
+        self._seen = accelerators
         self._reporting = FairTurns("the DCU report device")
         self._thread = DeviceThread("DCU report device")
 
@@ -62,7 +67,7 @@ class HygonDcuAttester:
             raise PlatformError(f"{self._device.path}: list: ENODEV (accelerator {names} is gone)")
         if not accelerators:
             raise PlatformError(f"{self._device.path}: list: ENODEV (there is no accelerator)")
-        self._seen = frozenset(accelerators)
+        self._seen = self._seen.union(accelerators)
         return tuple(self._report(number, user_data, steps) for number in accelerators)
 
     def _report(self, accelerator: int, user_data: bytes, steps: Steps) -> DcuReport:
@@ -78,6 +83,11 @@ class HygonDcuAttester:
 
 
 def open_hygon_dcu(hints: TeeHints) -> HygonDcuAttester:
-    """The attester of this guest's accelerators; opens nothing."""
+    """The attester of the accelerators that there are now; opens no device.
+
+    Raises:
+        PlatformError: which there are cannot be told.
+    """
     kernel = KERNEL if hints.kernel is None else hints.kernel
-    return HygonDcuAttester(MkfdDevice(hints.at(NODE), hints.at(KFD_NODES), kernel))
+    device = MkfdDevice(hints.at(NODE), hints.at(KFD_NODES), kernel)
+    return HygonDcuAttester(device, frozenset(device.accelerators(Steps())))

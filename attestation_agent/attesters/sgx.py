@@ -5,7 +5,7 @@ Source: docs/spec/attesters.md 1.4 and 11.
 
 from typing import Final
 
-from attestation_agent.attesters.base import TeeHints
+from attestation_agent.attesters.base import TeeHints, padded_report_data
 from attestation_agent.hardware.device_thread import DeviceThread
 from attestation_agent.hardware.kernel import KERNEL
 from attestation_agent.hardware.sgx_quotes import (
@@ -17,13 +17,15 @@ from attestation_agent.hardware.sgx_quotes import (
     SgxQuotes,
 )
 from attestation_agent.hardware.steps import Steps
-from attestation_agent.reports.sgx import REPORT_DATA_BYTES, SgxQuote
+from attestation_agent.reports.sgx import SgxQuote
 from attestation_agent.turn import FairTurns
 from guest.deadline import Deadline
-from guest.errors import DecodeError, InvalidInputError, PlatformError
-from guest.initdata import fit
+from guest.errors import DecodeError, PlatformError
 from guest.tee import Tee
 from guest.wire import encode_base64
+
+TOO_LONG: Final = "SGX Attester: Report data should be SHA384 base64 String"
+"""Compat: upstream's text, whatever it says."""
 
 
 class SgxAttester:
@@ -48,10 +50,7 @@ class SgxAttester:
             DeadlineError: it takes longer than there is time.
             LimitError: too many calls of this connection wait already.
         """
-        if len(report_data) > REPORT_DATA_BYTES:
-            # Compat: upstream's text, whatever it says.
-            raise InvalidInputError("SGX Attester: Report data should be SHA384 base64 String")
-        bound = fit(report_data, REPORT_DATA_BYTES)
+        bound = padded_report_data(report_data, TOO_LONG)
         async with self._quoting.held(deadline):
             quote = await self._thread.run(lambda steps: self._quote(bound, steps), deadline)
         return {"quote": encode_base64(quote)}

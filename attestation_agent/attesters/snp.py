@@ -5,7 +5,7 @@ Source: docs/spec/attesters.md 1.4 and 4; docs/spec/attestation-agent.md 6.3.
 
 from typing import Final
 
-from attestation_agent.attesters.base import TeeHints
+from attestation_agent.attesters.base import TeeHints, padded_report_data
 from attestation_agent.hardware import tsm
 from attestation_agent.hardware.device_thread import DeviceThread
 from attestation_agent.hardware.kernel import KERNEL
@@ -15,11 +15,13 @@ from attestation_agent.hardware.tsm import TsmReports
 from attestation_agent.reports.snp import HOST_DATA_BYTES, REPORT_DATA_BYTES, certificate_chain
 from attestation_agent.turn import FairTurns
 from guest.deadline import Deadline
-from guest.errors import IntegrityError, InvalidInputError
+from guest.errors import IntegrityError
 from guest.initdata import fit
 from guest.tee import Tee
 
 PROVIDER: Final = "sev_guest"
+
+TOO_LONG: Final = "SNP Attester: Report data must be no more than 64 bytes"
 
 
 class SnpDevice:
@@ -92,9 +94,8 @@ class SnpAttester:
             DeadlineError: it takes longer than there is time.
             LimitError: too many calls of this connection wait already.
         """
-        if len(report_data) > REPORT_DATA_BYTES:
-            raise InvalidInputError("SNP Attester: Report data must be no more than 64 bytes")
-        taken = await self._device.take(fit(report_data, REPORT_DATA_BYTES), deadline)
+        bound = padded_report_data(report_data, TOO_LONG)
+        taken = await self._device.take(bound, deadline)
         return {
             "attestation_report": taken.report.evidence(),
             "cert_chain": certificate_chain(taken.certificates),

@@ -6,7 +6,7 @@ Source: docs/spec/attesters.md 1.5 and 3; docs/spec/attestation-agent.md 6.3, 7.
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from attestation_agent.attesters.base import QuoteChoice, TeeHints
+from attestation_agent.attesters.base import QuoteChoice, TeeHints, padded_report_data
 from attestation_agent.attesters.tdx_registers import (
     IoctlRegisters,
     RegisterAccess,
@@ -37,7 +37,7 @@ from attestation_agent.reports.tdx import REGISTER_BYTES, REPORT_DATA_BYTES, TdQ
 from attestation_agent.turn import FairTurns, Turns
 from guest.crypto.digest import HashAlgorithm
 from guest.deadline import Deadline
-from guest.errors import DecodeError, IntegrityError, InvalidInputError, PlatformError
+from guest.errors import DecodeError, IntegrityError, PlatformError
 from guest.initdata import fit
 from guest.rpc.address import parse_address
 from guest.tee import Tee
@@ -46,6 +46,8 @@ from guest.wire import encode_base64
 T = TypeVar("T")
 
 PROVIDER: Final = "tdx_guest"
+
+TOO_LONG: Final = "TDX Attester: Report data must be no more than 64 bytes"
 
 
 class TdxInitData:
@@ -109,9 +111,7 @@ class TdxAttester:
             DeadlineError: it takes longer than there is time.
             LimitError: too many calls of this connection wait already.
         """
-        if len(report_data) > REPORT_DATA_BYTES:
-            raise InvalidInputError("TDX Attester: Report data must be no more than 64 bytes")
-        bound = fit(report_data, REPORT_DATA_BYTES)
+        bound = padded_report_data(report_data, TOO_LONG)
         # Callers wait for the device first, so that a measurement waits for one quote at most.
         async with self._quoting.held(deadline), self._log_turns.held(deadline):
             taken = await self._quote_thread.run(

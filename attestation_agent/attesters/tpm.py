@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 
 DEFAULT_HANDLE: Final = "81010002"
 
+CERTIFICATE_INDEX: Final = 0x01C0_0002
+"""NV index where manufacturers put the certificate of the RSA endorsement key.
+
+Source: TCG EK Credential Profile, 2.2.1.4."""
+
 
 class TpmAttester:
     """Quotes of a TPM, whose attestation key was provisioned before."""
@@ -42,6 +47,7 @@ class TpmAttester:
         self._tpm = tpm
         self._handle = handle
         self._log = event_log
+        self._certificate: bytes | None = None
         self._quoting = FairTurns("the TPM")
         self.registers: Final = PcrRegisters(tpm, TPM_TEXTS)
         self.init_data: Final = PcrInitData(tpm, TPM_TEXTS)
@@ -49,7 +55,8 @@ class TpmAttester:
     async def evidence(self, report_data: bytes, deadline: Deadline) -> object:
         """`tpm_quote` and `ak_public`; `cc_eventlog` too where a log explains the registers.
 
-        Report data is cut, or padded with zeros, to 32 bytes.
+        `ek_cert`, which verifiers pass over, is what the manufacturer put into the TPM. Report
+        data is cut, or padded with zeros, to 32 bytes.
 
         Raises:
             PlatformError: the TPM failed, or has no such key.
@@ -60,7 +67,10 @@ class TpmAttester:
 
         def quote(session: TpmSession) -> tuple[Quoted, bytes]:
             key = session.find_key(self._handle)
-            return session.quote(key, nonce), self._encode_key(key.modulus, key.exponent)
+            quoted = session.quote(key, nonce), self._encode_key(key.modulus, key.exponent)
+            if self._certificate is None:
+                self._certificate = _find_certificate(session)
+            return quoted
 
         # Callers wait for the TPM first, so that a measurement waits for one quote at most.
         async with self._quoting.held(deadline), self.registers.turns.held(deadline):
@@ -73,6 +83,7 @@ class TpmAttester:
                 "pcrs": [value.hex() for value in quoted.pcrs],
             },
             "ak_public": encode_base64(public_key),
+            **({"ek_cert": encode_base64(self._certificate)} if self._certificate else {}),
             **log_member(own, quoted.pcrs),
         }
 
@@ -83,11 +94,23 @@ class TpmAttester:
             raise PlatformError(f"{self._tpm.path}: TPM2_ReadPublic: EBADMSG ({error})") from error
 
 
+def _find_certificate(session: TpmSession) -> bytes:
+    """The endorsement key's certificate, DER; nothing where the TPM has none that may be read."""
+    if session.find_index_size(CERTIFICATE_INDEX) is None:
+        return b""
+    try:
+        return session.read_index(CERTIFICATE_INDEX)
+    except PlatformError as error:
+        # Verifiers do not look at it, so it must not cost anybody the evidence.
+        log.warning("the TPM's certificate is left out", extra={"error": str(error)})
+        return b""
+
+
 def open_tpm(hints: TeeHints, path: str) -> TpmAttester:
     """The attester of the TPM at `path`; says at once where it lacks the attestation key."""
     handle = int(hints.tpm_ak_handle or DEFAULT_HANDLE, 16)
     managed = resource_manager(path)
-    log.warning("a TPM stands in for a TEE: nothing binds it to one", extra={"path": managed})
+    log.warning("a TPM is attested: nothing binds it to a TEE", extra={"path": managed})
     try:
         if not has_key(managed, handle):
             extra = {"path": managed, "handle": f"{handle:#x}"}

@@ -102,6 +102,9 @@ class DeviceThread:
     def _put(self, job: _Job[T]) -> None:
         with self._changed:
             if len(self._jobs) >= MAX_WAITING:
+                waiting = [each for each in self._jobs if not each.steps.given_up.is_set()]
+                self._jobs = deque(waiting)
+            if len(self._jobs) >= MAX_WAITING:
                 raise LimitError(f"{len(self._jobs)} calls wait for the {self._name} already")
             self._jobs.append(job)
             if not self._is_running:

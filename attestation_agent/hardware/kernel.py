@@ -12,6 +12,10 @@ from typing import Final
 
 _CHUNK: Final = 64 * 1024
 
+_COPIED: Final = 1024
+"""Longest argument, in bytes, that `fcntl.ioctl` copies; during a call with a longer one, which it
+passes as it is, it lets no other thread run."""
+
 
 class Kernel:
     """The calls themselves; see `hardware.calls.KernelCalls`."""
@@ -53,9 +57,12 @@ class Kernel:
             return os.write(handle, data)
 
     def control(self, path: str, code: int, argument: bytearray) -> None:
-        """One `ioctl`."""
+        """One `ioctl`, during which other threads run."""
         with _opened(path, os.O_RDONLY) as handle:
-            fcntl.ioctl(handle, code, argument, True)
+            if len(argument) <= _COPIED:
+                fcntl.ioctl(handle, code, argument, True)
+            else:
+                _control_in_place(handle, code, argument)
 
     def control_buffer(self, path: str, code: int, buffer: bytearray) -> None:
         """One `ioctl` with the buffer's address, which stays where it is until it returns."""
@@ -67,6 +74,21 @@ class Kernel:
             self.control(path, code, argument)
         finally:
             del memory
+
+
+def _control_in_place(handle: int, code: int, argument: bytearray) -> None:
+    """One `ioctl` of the C library, which is called without the interpreter's lock."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    memory = (ctypes.c_char * len(argument)).from_buffer(argument)
+    try:
+        pointer = ctypes.c_void_p(ctypes.addressof(memory))
+        if library.ioctl(handle, ctypes.c_ulong(code), pointer) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        del memory
 
 
 @contextmanager

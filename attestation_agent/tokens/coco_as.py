@@ -9,23 +9,21 @@ Source: docs/spec/attestation-agent.md 5.3 and 5.4.
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 from attestation_agent.collector import EvidenceCollector
 from attestation_agent.config import CocoAsConfig
 from attestation_agent.tokens import as_messages
 from guest.deadline import Deadline
 from guest.errors import (
-    ConfigError,
     DeadlineError,
     DecodeError,
-    GuestError,
     PeerError,
     UnavailableError,
     UnsupportedError,
     retold,
 )
-from guest.http import CertificateError, HttpClient
+from guest.http import HttpClient, is_transient
+from guest.kbs.endpoints import base_url
 from guest.proxies import Proxies
 from guest.retry import Backoff, retry
 from guest.secret import Secret
@@ -60,7 +58,7 @@ class CocoAsTokens:
             ConfigError: the URL, the certificate or a proxy is not usable.
         """
         roots = () if config.cert is None else (config.cert,)
-        self._url = _base(config.url)
+        self._url = base_url(config.url, "token_configs.coco_as.url")
         self._http = HttpClient(user_agent=USER_AGENT, extra_roots=roots, proxies=proxies)
         self._config = config
         self._evidence = evidence
@@ -132,7 +130,7 @@ class CocoAsTokens:
 
         try:
             answer = await retry(
-                attempt, deadline=deadline, is_transient=_is_transient, backoff=BACKOFF
+                attempt, deadline=deadline, is_transient=is_transient, backoff=BACKOFF
             )
         except UnavailableError as error:
             tried = f"attestation service not available, asked {attempts} times: {error}"
@@ -168,19 +166,3 @@ def _decode_challenge(body: bytes) -> tuple[str, bytes]:
     """The nonce and the report data that binds it."""
     nonce = as_messages.decode_nonce(body)
     return nonce, as_messages.report_data(nonce)
-
-
-def _is_transient(error: GuestError) -> bool:
-    return isinstance(error, UnavailableError) and not isinstance(error, CertificateError)
-
-
-def _base(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    is_plain = url.isascii() and url.isprintable() and not {" ", "?", "#", "\\"} & set(url)
-    if not usable or not is_plain:
-        raise ConfigError(f"token_configs.coco_as.url {url[:200]!r} is not an http or https URL")
-    return url.rstrip("/")

@@ -107,17 +107,18 @@ class LayerKeys:
         if packet.wrap_type is None or packet.iv is None:
             raise InvalidInputError("annotation packet lacks `wrap_type` or `iv`")
         wrap_type = check_wrapping(packet.wrap_type, packet.iv, packet.wrapped_data)
-        kek = await self._get_kek(_kek_uri(packet.kid), deadline)
-        if len(kek) != KEY_LENGTH:
-            raise InvalidInputError(
-                f"KEK {packet.kid[:200]!r} has {len(kek)} bytes, not {KEY_LENGTH}"
-            )
-        try:
-            return open_wrapped(wrap_type, kek, packet.iv, packet.wrapped_data)
-        except IntegrityError as error:
-            raise IntegrityError("decrypt LEK using KEK failed") from error
+        with await self._get_kek(_kek_uri(packet.kid), deadline) as kek:
+            if len(kek) != KEY_LENGTH:
+                raise InvalidInputError(
+                    f"KEK {packet.kid[:200]!r} has {len(kek)} bytes, not {KEY_LENGTH}"
+                )
+            try:
+                return open_wrapped(wrap_type, kek, packet.iv, packet.wrapped_data)
+            except IntegrityError as error:
+                raise IntegrityError("decrypt LEK using KEK failed") from error
 
     async def _get_kek(self, uri: ResourceUri, deadline: Deadline) -> Secret:
+        """The KEK, the caller's own to wipe."""
         if self._pulls == 0:
             return await self._resources.fetch(uri, deadline)
         key = str(uri)
@@ -127,7 +128,7 @@ class LayerKeys:
                 kek = await self._fetches.run(key, lambda: self._fetch_for_all(uri))
             if self._pulls > 0 and len(self._kept) < MAX_KEPT:
                 self._kept.setdefault(key, Secret(kek.reveal()))
-        return kek
+        return Secret(kek.reveal())
 
     async def _fetch_for_all(self, uri: ResourceUri) -> Secret:
         """A fetch that several callers share has a deadline of its own."""

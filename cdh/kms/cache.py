@@ -55,6 +55,8 @@ class ResourceCache:
 
     def find(self, uri: ResourceUri) -> Secret | None:
         """A copy of what is kept of a resource."""
+        if not self._kept:
+            return None
         path = uri.kbs_path()
         kept = self._kept.get(path)
         if kept is None:
@@ -85,7 +87,7 @@ class ResourceCache:
 
     def _lifetime(self, uri: ResourceUri) -> float:
         """Seconds; a plug-in's answer, and one to a query, is kept only where it is named."""
-        named = self._lifetimes.get(uri.kbs_path())
+        named = self._lifetimes.get(uri.kbs_path()) if self._lifetimes else None
         if named is not None:
             return named
         is_plain = uri.plugin == "resource" and not uri.query
@@ -102,13 +104,12 @@ class ResourceCache:
 class _Flight:
     """One request, made by the first caller, and what came of it for those who wait."""
 
-    __slots__ = ("deadline", "done", "outcome", "waiting")
+    __slots__ = ("deadline", "done", "outcome")
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
-        self.done = asyncio.Event()
+        self.done: asyncio.Event | None = None  # made by the first who waits: mostly nobody does
         self.outcome: Secret | GuestError | None = None
-        self.waiting = 0
 
 
 class SharedReads:
@@ -152,7 +153,7 @@ class SharedReads:
         try:
             value = await self._source.fetch(uri, deadline)
             self._cache.keep(uri, value)
-            if flight.waiting:
+            if flight.done is not None:
                 flight.outcome = Secret(value.reveal())
             return value
         except GuestError as error:
@@ -160,7 +161,8 @@ class SharedReads:
             raise
         finally:
             del self._flights[path]
-            flight.done.set()
+            if flight.done is not None:
+                flight.done.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """What the source does in the background."""
@@ -174,9 +176,9 @@ class SharedReads:
 
 async def _wait(flight: _Flight, deadline: Deadline) -> Secret | None:
     """What came of another caller's request; None where it is worth another one."""
-    flight.waiting += 1
+    done = flight.done = flight.done or asyncio.Event()
     async with deadline.limit("the resource"):
-        await flight.done.wait()
+        await done.wait()
     outcome = flight.outcome
     if not isinstance(outcome, GuestError):
         return None if outcome is None else Secret(outcome.reveal())

@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from guest.errors import DecodeError, GuestError, InvalidInputError, UnavailableError, retold
-from guest.http import CertificateError
-from guest.retry import Backoff
+from guest.deadline import Deadline
+from guest.errors import DecodeError, GuestError, InvalidInputError, retold
+from guest.http import is_transient
+from guest.retry import Backoff, retry
 
 CALL_SECONDS: Final = 15.0
 """Most seconds for one operation, all attempts together."""
@@ -15,9 +16,13 @@ BACKOFF: Final = Backoff(first=0.2, most=2.0, attempts=3)
 T = TypeVar("T")
 
 
-def is_transient(error: GuestError) -> bool:
-    """Whether another attempt may go better: every operation may be repeated."""
-    return isinstance(error, UnavailableError) and not isinstance(error, CertificateError)
+async def repeated(attempt: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+    """The outcome of the first attempt that nothing in passing spoils: all may be repeated.
+
+    Raises:
+        GuestError: the last attempt's error.
+    """
+    return await retry(attempt, deadline=deadline, is_transient=is_transient, backoff=BACKOFF)
 
 
 async def worded(service: str, call: Callable[[], Awaitable[T]]) -> T:

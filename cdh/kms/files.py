@@ -6,17 +6,37 @@ Source: docs/spec/confidential-data-hub.md 3.3, 8.1 and 8.3.
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from guest.errors import InvalidInputError, NotFoundError, PlatformError
+from guest.errors import DecodeError, InvalidInputError, NotFoundError, PlatformError
 from guest.secret import Secret
 
 MAX_FILE_LENGTH: Final = 256 * 1024
 """Most bytes of one file."""
 
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
+
+T = TypeVar("T")
+
+
+def decode_file(content: Secret, what: str, decode: Callable[[bytes], T]) -> T:
+    """What a file holds; its content is wiped.
+
+    Args:
+        content: of the file.
+        what: names it in the error.
+        decode: raises `DecodeError`.
+
+    Raises:
+        PlatformError: it is not as specified.
+    """
+    try:
+        with content:
+            return decode(content.reveal())
+    except DecodeError as error:
+        raise PlatformError(f"{what}: {error}") from error
 
 
 class CredentialFiles:

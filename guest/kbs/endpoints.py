@@ -59,7 +59,7 @@ class Endpoints:
         """
         if not urls:
             raise ConfigError("no KBS URL is configured")
-        self._urls = tuple(dict.fromkeys(_base(url) for url in urls))
+        self._urls = tuple(dict.fromkeys(base_url(url) for url in urls))
         self._preferred = self._urls[0]
         self._http = http
         self._api_key = None if api_key is None else _checked_key(api_key)
@@ -178,7 +178,16 @@ def _checked_key(api_key: str) -> Secret:
     return Secret(api_key.encode("ascii"))
 
 
-def _base(url: str) -> str:
+def base_url(url: str, what: str = "KBS URL") -> str:
+    """A URL that paths can be put after: its trailing slashes are off.
+
+    Args:
+        url: as it was configured.
+        what: names it in the error.
+
+    Raises:
+        ConfigError: not a plain http or https URL.
+    """
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -186,7 +195,7 @@ def _base(url: str) -> str:
         usable = False
     is_plain = url.isascii() and url.isprintable() and not {" ", "?", "#", "\\"} & set(url)
     if not usable or not is_plain:
-        raise ConfigError(f"KBS URL {url[:200]!r} is not an http or https URL")
+        raise ConfigError(f"{what} {url[:200]!r} is not an http or https URL")
     return url.rstrip("/")
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Final
 
 from google.protobuf.message import Message
@@ -99,12 +100,18 @@ class Call:
                 log.error("handler cancelled itself", extra={"method": self.bound.method.path})
                 self._decide(Status(code=Code.INTERNAL, message=TEXT_BUG))
         except StatusError as error:
-            self._decide(error.status)
+            self._decide(self._in_time(error.status))
         except GuestError as error:
-            self._decide(status_of(error, str(error)))
+            self._decide(self._in_time(status_of(error, str(error))))
         except Exception:
             log.exception("handler failed", extra={"method": self.bound.method.path})
             self._decide(Status(code=Code.INTERNAL, message=TEXT_BUG))
+
+    def _in_time(self, status: Status) -> Status:
+        """A handler that used up what its caller gave it says what our timer would have said."""
+        is_over = self.context.deadline.for_inner_call().is_over()
+        is_late = is_over and status.code == Code.DEADLINE_EXCEEDED
+        return replace(status, message=TEXT_TIMEOUT) if is_late else status
 
     def _end(self, _task: asyncio.Task[None] | None = None) -> None:
         self._decide(Status(code=Code.CANCELLED, message="cancelled"))  # before its first step

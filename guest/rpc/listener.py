@@ -141,7 +141,9 @@ class UnixListener:
         mode = self._mode
         if mode is None:
             try:
-                os.chown(name, -1, grp.getgrnam(self._group).gr_gid)
+                group = grp.getgrnam(self._group).gr_gid
+                if os.lstat(name).st_gid != group:  # where it is, chown may be forbidden
+                    os.chown(name, -1, group)
                 mode = 0o660
             except (KeyError, PermissionError):  # no such group, or not ours to give to
                 mode = 0o600

@@ -50,7 +50,8 @@ class Attributes:
         """
         if self._privileged:
             os.fchown(fd, entry.uid, entry.gid)
-            self._set_xattrs(fd, entry.xattrs, special)
+            if entry.xattrs:
+                self._set_xattrs(fd, entry.xattrs, special)
             os.fchmod(fd, entry.mode)
             os.utime(fd, ns=_times(entry))
             return None
@@ -103,7 +104,8 @@ class Attributes:
 
 
 def _times(entry: Entry) -> tuple[int, int]:
-    return clamp_time(entry.atime), clamp_time(entry.mtime)
+    mtime = clamp_time(entry.mtime)
+    return mtime if entry.atime == entry.mtime else clamp_time(entry.atime), mtime
 
 
 def _kept(entry: Entry, lost: dict[bytes, bytes]) -> Kept:

@@ -6,6 +6,7 @@ docs/spec/image-pull.md §12.3.
 
 import zlib
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from guest.errors import DecodeError
@@ -76,7 +77,10 @@ def number(field: bytes, what: str) -> int:
     digits = field[:-1]
     if digits.isdigit() and field[-1] in b"\0 ":
         # the form that all writers of today have
-        return _octal(digits, what)
+        try:
+            return int(digits, 8)
+        except ValueError:
+            return _octal(digits, what)
     if field[0] & 0x80:
         value = int.from_bytes(field, "big")
         bits = 8 * len(field)
@@ -198,10 +202,20 @@ def decode_entry(
     else:
         mtime = number(header[136:148], "mtime") * NANOSECONDS
     atime = pax.parse_time(values[b"atime"]) if b"atime" in values else mtime
-    mode = number(header[100:108], "mode") & 0o7777
-    uid = _id(header[108:116], values.get(b"uid"), "uid")
-    gid = _id(header[116:124], values.get(b"gid"), "gid")
+    if b"uid" in values or b"gid" in values:
+        mode = number(header[100:108], "mode") & 0o7777
+        uid = _id(header[108:116], values.get(b"uid"), "uid")
+        gid = _id(header[116:124], values.get(b"gid"), "gid")
+    else:
+        mode, uid, gid = _mode_and_owner(header[100:124])
     return Entry(kind, name, link, mode, uid, gid, size, mtime, atime, major, minor, xattrs, None)
+
+
+@lru_cache(maxsize=64)
+def _mode_and_owner(fields: bytes) -> tuple[int, int, int]:
+    """Mode, uid and gid: three fields that most entries of an archive have in common."""
+    mode = number(fields[:8], "mode") & 0o7777
+    return mode, _id(fields[8:16], None, "uid"), _id(fields[16:], None, "gid")
 
 
 def _id(field: bytes, record: bytes | None, what: str) -> int:

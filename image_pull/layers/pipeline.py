@@ -52,6 +52,12 @@ INLINE: Final = 64 * 1024
 MAX_DRAIN: Final = 8 * 1024 * 1024
 """Bytes of a broken layer still read, to tell a wrong blob from a bad layer."""
 
+MAX_EXPANSION: Final = 4096
+"""Times its own length that a blob may unpack to, once that is more than `EXPANSION_FREE`."""
+
+EXPANSION_FREE: Final = 256 * 1024 * 1024
+"""Bytes that every blob may unpack to; the store's room and the configuration still count."""
+
 DATA_STREAM: Final = "Failed to decode layer data stream"
 
 
@@ -171,7 +177,7 @@ class LayerPipeline:
                 number=number,
                 compression=compression,
                 algorithm=diff_id.algorithm,
-                max_bytes=most,
+                max_bytes=min(most, max(EXPANSION_FREE, descriptor.size * MAX_EXPANSION)),
                 privileged=hello.jail is Jail.FULL,
             )
 

@@ -13,6 +13,9 @@ from image_pull.layers.record import MAX_COMPONENT, MAX_DEPTH, MAX_PATH
 MAX_LINKS: Final = 40
 """Most symbolic links followed while one name is resolved, as in the kernel."""
 
+MAX_XATTR: Final = 64 * 1024
+"""Most bytes of one attribute's value; the kernel takes no more."""
+
 MAX_TIME: Final = ((1 << 34) - 1) * 1_000_000_000
 """Latest time set on a file, nanoseconds since the epoch: the end of ext4's range."""
 
@@ -80,6 +83,19 @@ def is_settable_xattr(name: bytes) -> bool:
     if not name or b"\0" in name or len(name) > MAX_COMPONENT:
         return False
     return name not in SKIPPED_XATTRS and not name.startswith(SKIPPED_NAMESPACES)
+
+
+def verify_xattrs(entry: Entry) -> None:
+    """Refuse a value that no file system could keep; a lost attribute would be worse.
+
+    Raises:
+        DecodeError: a value longer than `MAX_XATTR`.
+    """
+    for name, value in entry.xattrs.items():
+        if len(value) > MAX_XATTR:
+            raise DecodeError(
+                f"attribute {printable(name)} of {printable(entry.name)} has {len(value)} bytes"
+            )
 
 
 def clamp_time(nanoseconds: int) -> int:

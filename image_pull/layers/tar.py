@@ -100,6 +100,13 @@ class TarReader:
                 step = min(self._padding, end - position)
                 position += step
                 self._padding -= step
+            elif self._state is _State.HEADER and position + BLOCK <= end and not self._held:
+                # the usual case, without a detour over what is held
+                block = data[position : position + BLOCK]
+                position += BLOCK
+                entry = self._on_header(block)
+                if entry is not None:
+                    yield entry
             else:
                 step = min(self._want - len(self._held), end - position)
                 block = self._collect(view[position : position + step])
@@ -206,7 +213,7 @@ class TarReader:
         name = values.get(b"path") or long.get(LONG_NAME) or header.header_name(block)
         link = values.get(b"linkpath") or long.get(LONG_LINK) or header.text(block[157:257])
         stored = header.stored_size(block, values)
-        is_sparse = any(key.startswith(SPARSE) for key in values)
+        is_sparse = bool(values) and any(key.startswith(SPARSE) for key in values)
         if kind is not Kind.REGULAR and (stored or is_sparse):
             raise DecodeError("tar entry is no file and has data or a sparse map")
         self._left, self._padding, self._offset = stored, -stored % BLOCK, 0
@@ -215,7 +222,7 @@ class TarReader:
                 raise DecodeError("tar entry is a file by its type, a directory by its name")
             # whatever a v7 directory has stored is nobody's data
             kind, self._left, self._padding, stored = Kind.DIRECTORY, 0, stored + self._padding, 0
-        xattrs = pax.xattrs_of(records)
+        xattrs = pax.xattrs_of(records) if records else {}
         entry = header.decode_entry(
             kind, block, values, name=name, link=link, size=stored, xattrs=xattrs
         )

@@ -23,6 +23,10 @@ MAX_OPEN: Final = 64
 """Directories kept open."""
 
 
+class NotDirectoryError(DecodeError):
+    """A path leads through what this layer has made, and what is no directory."""
+
+
 class Directory:
     """One directory of the layer.
 
@@ -119,7 +123,8 @@ class Tree:
             create: make what is missing, as a parent that the layer only implies.
 
         Raises:
-            DecodeError: a component is missing or no directory, or the links do not end.
+            NotDirectoryError: a component is no directory.
+            DecodeError: a component is missing, or the links do not end.
             OSError: the system refused.
         """
         here = self.root
@@ -152,7 +157,7 @@ class Tree:
     def _read_link(self, parent: Directory, name: bytes) -> bytes | None:
         """The target of a link, or None where there is nothing."""
         if name in parent.devices:
-            raise DecodeError(f"not a directory in the layer: {printable(name)}")
+            raise NotDirectoryError(f"not a directory in the layer: {printable(name)}")
         try:
             return os.readlink(name, dir_fd=self.descriptor(parent))
         except FileNotFoundError:
@@ -160,7 +165,7 @@ class Tree:
         except OSError as error:
             if error.errno == errno.EINVAL:
                 message = f"not a directory in the layer: {printable(name)}"
-                raise DecodeError(message) from error
+                raise NotDirectoryError(message) from error
             if error.errno == errno.ENAMETOOLONG:
                 raise DecodeError(f"name is too long: {printable(name)}") from error
             raise

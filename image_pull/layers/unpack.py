@@ -19,7 +19,7 @@ from image_pull.layers.header import Entry, Kind
 from image_pull.layers.record import MAX_COMPONENT, MAX_PATH, Device
 from image_pull.layers.rules import Whiteout, clamp_time, printable
 from image_pull.layers.tar import Data
-from image_pull.layers.tree import Directory, Tree
+from image_pull.layers.tree import Directory, NotDirectoryError, Tree
 
 MAX_ENTRIES: Final = 1_000_000
 """Most entries of one layer."""
@@ -86,7 +86,15 @@ class Unpacker:
         self.entries += 1
         if self.entries > MAX_ENTRIES:
             raise LimitError(f"layer has more than {MAX_ENTRIES} entries")
-        parent, name = self._locate(entry.name)
+        if entry.xattrs:
+            rules.verify_xattrs(entry)
+        try:
+            parent, name = self._locate(entry.name)
+        except NotDirectoryError:
+            if rules.find_whiteout(rules.clean_name(entry.name)[-1]) is Whiteout.HIDE:
+                # Compat: umoci removes one by one what was in a directory that became a file
+                return
+            raise
         if not name:
             if entry.kind is not Kind.DIRECTORY:
                 raise DecodeError("Illegal entry name in the layer tar: the root is a directory")

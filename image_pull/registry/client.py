@@ -35,8 +35,14 @@ log = logging.getLogger(__name__)
 IDLE: Final = 60.0
 """Seconds without a byte after which a download has failed."""
 
+STALL: Final = 20.0
+"""Seconds without a byte after which another connection is tried."""
+
 MAX_RESUMES: Final = 16
-"""Most times one blob is asked for again, however much came in between."""
+"""Most times one blob is asked for again, and once more for each `RESUME_BYTES` that came."""
+
+RESUME_BYTES: Final = 64 * 1024
+"""Bytes that another request is worth."""
 
 MAX_ERROR: Final = 8 * 1024
 """Most bytes of the body of an error that are read."""
@@ -154,10 +160,17 @@ class RegistryClient:
         except GuestError as error:
             raise not_authorized(url, error) from error
 
-    async def blob(self, descriptor: Descriptor, deadline: Deadline) -> AsyncIterator[bytes]:
+    async def blob(
+        self, descriptor: Descriptor, deadline: Deadline, *, start: int = 0
+    ) -> AsyncIterator[bytes]:
         """Stream exactly the descriptor's count of bytes; resumes after a cut.
 
         The digest is for the receiver to check. Close it when leaving early.
+
+        Args:
+            descriptor: of the blob.
+            deadline: for all of it.
+            start: bytes that the receiver has already.
 
         Raises:
             IntegrityError: the registry has more or fewer bytes.
@@ -165,7 +178,7 @@ class RegistryClient:
             GuestError: the registry cannot or will not give it.
         """
         url = f"{self._root}/blobs/{descriptor.digest}"
-        progress = _Progress(size=descriptor.size)
+        progress = _Progress(size=descriptor.size, offset=start)
         while progress.offset < descriptor.size:
             try:
                 async with closed_after(self._attempt(url, progress, deadline)) as chunks:
@@ -184,7 +197,8 @@ class RegistryClient:
         progress.failures += 1
         progress.resumes += 1
         is_final = isinstance(progress.failed, CertificateError) or deadline.is_over()
-        is_enough = progress.failures > RETRIES or progress.resumes > MAX_RESUMES
+        most = MAX_RESUMES + progress.offset // RESUME_BYTES
+        is_enough = progress.failures > RETRIES or progress.resumes > most
         if is_final or is_enough or progress.silence.is_over():
             raise progress.failed
         log.debug("blob is asked for again", extra={"url": url, "offset": progress.offset})
@@ -201,7 +215,7 @@ class RegistryClient:
                 authorization=sent,
                 extra=extra,
                 deadline=deadline,
-                idle=max(0.1, min(IDLE, progress.silence.remaining())),
+                idle=max(0.1, min(STALL, progress.silence.remaining())),
             ) as stream:
                 if stream.status == 401 and refusal == 0:
                     if not self._authorizer.refused(stream.headers, sent):
@@ -222,9 +236,9 @@ class RegistryClient:
 class _Progress:
     """How far a blob has come."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, offset: int) -> None:
         self.size = size
-        self.offset = 0
+        self.offset = offset
         self.failures = 0
         self.resumes = 0
         self.retry_after: str | None = None

@@ -6,9 +6,11 @@ Source: docs/spec/image-pull.md, sections 6.1 and 6.4; RFC 9110 §15.4.
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -26,7 +28,7 @@ RETRIES: Final = 3
 FIRST_PAUSE: Final = 0.2
 """Seconds before the first further attempt; doubled for each next, half of it by chance."""
 
-LONGEST_PAUSE: Final = 20.0
+LONGEST_PAUSE: Final = 50.0
 """Most seconds of `Retry-After` that are obeyed."""
 
 ATTEMPT: Final = 30.0
@@ -215,8 +217,27 @@ async def pause(attempt: int, retry_after: str | None, deadline: Deadline) -> No
         DeadlineError: the deadline comes before the attempt could.
     """
     seconds = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-    if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
-        seconds = max(seconds, min(float(retry_after[:6]), LONGEST_PAUSE))
+    seconds = max(seconds, wanted_pause(retry_after, time.time()))
     if seconds >= deadline.remaining():
         raise DeadlineError("no time left to ask the registry again")
     await asyncio.sleep(seconds)
+
+
+def wanted_pause(retry_after: str | None, now: float) -> float:
+    """Seconds that `Retry-After` asks for, as a number or as a date; 0 where it asks nothing.
+
+    Args:
+        retry_after: value of the header.
+        now: seconds since 1970, by the clock that the date is compared with.
+
+    Source: RFC 9110 §10.2.3.
+    """
+    if not retry_after:
+        return 0.0
+    if retry_after.isascii() and retry_after.isdigit():
+        return min(float(retry_after[:6]), LONGEST_PAUSE)
+    try:
+        moment = parsedate_to_datetime(retry_after).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, min(moment - now, LONGEST_PAUSE))

@@ -14,10 +14,15 @@ from guest.errors import DecodeError
 from guest.jsonio import check
 from image_pull.reference import ImageReference
 from image_pull.signature.identity import SignedIdentity
+from image_pull.signature.key_source import KeySource, given_in, read_sources
+from image_pull.signature.keyless import LOG_KEYS, Keyless, read_log_keys
 
 MAX_POLICY: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 16
 TRANSPORT: Final = "docker"
+
+KEY_MEMBERS: Final = ("keyPath", "keyPaths", "keyData", "keyDatas")
+"""Ways to say which keys; a requirement uses one of them."""
 
 MEMBERS: Final = MappingProxyType(
     {
@@ -26,36 +31,12 @@ MEMBERS: Final = MappingProxyType(
         "signedBy": frozenset(
             {"type", "keyType", "keyPath", "keyPaths", "keyData", "signedIdentity"}
         ),
-        "sigstoreSigned": frozenset(
-            {"type", "keyPath", "keyData", "keyPaths", "keyDatas", "signedIdentity"}
-        ),
+        "sigstoreSigned": frozenset({"type", *KEY_MEMBERS, "fulcio", *LOG_KEYS, "signedIdentity"}),
     }
 )
 """Requirement type to the members it may have; another one may be a check that is misspelt."""
 
 KEY_TYPE: Final = "GPGKeys"
-MAX_KEYS: Final = 64
-"""Most keys of one requirement."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyAt:
-    """A key or keyring by resource URI."""
-
-    uri: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeyHere:
-    """A key or keyring as text."""
-
-    data: str
-
-
-KeySource = KeyAt | KeyHere
-KEY_MEMBERS: Final = ("keyPath", "keyPaths", "keyData", "keyDatas")
-"""Ways to say which keys; a requirement uses one of them."""
-"""Member to what it holds, and whether it is a list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +47,16 @@ class Requirement:
         kind: its `type`.
         keys: any of them is as good as another; none where the policy does not say them in
             exactly one way, and then it cannot hold.
+        keyless: signers with a certificate instead of keys, or None.
+        log_keys: of the signature logs, one of which must have every signature; none needed
+            where there are none.
         identity: what the signature's name must be, or None if the policy does not say.
     """
 
     kind: str
     keys: tuple[KeySource, ...] = ()
+    keyless: Keyless | None = None
+    log_keys: tuple[KeySource, ...] = ()
     identity: SignedIdentity | None = None
 
 
@@ -143,26 +129,25 @@ def _requirement(value: object, where: str) -> Requirement:
         raise DecodeError(f"requirement {kind} of {where} has the member {min(unknown)[:60]}")
     if kind == "signedBy" and value.get("keyType") != KEY_TYPE:
         raise DecodeError(f"requirement signedBy of {where} has no keyType {KEY_TYPE}")
+    fulcio = value.get("fulcio")
+    keyless = None if fulcio is None else Keyless.from_json(fulcio, where)
+    keys = _keys(value, where)
+    if keyless is not None and given_in(value, KEY_MEMBERS):
+        raise DecodeError(f"requirement {kind} of {where} has keys beside fulcio")
     identity = value.get("signedIdentity")
     return Requirement(
         kind=kind,
-        keys=_keys(value, where),
+        keys=keys,
+        keyless=keyless,
+        log_keys=read_log_keys(value, keyless, where),
         identity=None if identity is None else SignedIdentity.from_json(identity),
     )
 
 
 def _keys(members: Mapping[str, Any], where: str) -> tuple[KeySource, ...]:
-    given = [name for name in KEY_MEMBERS if members.get(name) is not None]
-    found: list[KeySource] = []
-    for name in given:
-        values = members[name] if name.endswith("s") else [members[name]]
-        if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
-            raise DecodeError(f"{name} of {where} is not text")
-        if not 0 < len(values) <= MAX_KEYS:
-            raise DecodeError(f"{name} of {where} has {len(values)} keys")
-        make = KeyAt if name.startswith("keyPath") else KeyHere
-        found += [make(each) for each in values]
-    return tuple(found) if len(given) == 1 else ()
+    given = given_in(members, KEY_MEMBERS)
+    found = [read_sources(members, name, where) for name in given]
+    return found[0] if len(found) == 1 else ()
 
 
 def scopes_of(reference: ImageReference) -> Iterator[str]:

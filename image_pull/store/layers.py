@@ -3,14 +3,19 @@
 Source: docs/ARCHITECTURE.md, decision 7; docs/spec/image-pull.md, sections 10.4, 12.3-10 and 13.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from guest.crypto.digest import Digest
+from guest.deadline import boot_seconds
 from guest.errors import DecodeError, PlatformError
 from image_pull.layers.record import MAX_RECORD, LayerRecord
 from image_pull.layers.remove import remove_tree
@@ -65,6 +70,64 @@ class LayerStore:
     def __init__(self, store: Store) -> None:
         """Keep layers in `store`."""
         self._store = store
+        self._guard = threading.Lock()
+        self._held: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def holding(self, keys: Iterable[LayerKey]) -> Iterator[None]:
+        """Within the block none of these layers is collected, be they there or not yet."""
+        names = [key.name(with_chain=chain) for key in keys for chain in (False, True)]
+        with self._guard:
+            self._held.update(names)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._held.subtract(names)
+                self._held += Counter()  # forgets what nobody holds
+
+    def has(self, key: LayerKey) -> bool:
+        """Whether the layer seems to be there."""
+        entries = (self._store.unpacked / key.name(with_chain=chain) for chain in (False, True))
+        return any((entry / RECORD).exists() for entry in entries)
+
+    def unheld(self) -> list[tuple[float, str]]:
+        """Layers that no pull holds: seconds since boot of their last use, and name; oldest first.
+
+        Raises:
+            PlatformError: the store cannot be read.
+        """
+        found = []
+        try:
+            for entry in self._store.unpacked.iterdir():
+                if not self._held.get(entry.name):
+                    found.append((_last_use(entry), entry.name))
+        except OSError as error:
+            raise PlatformError(f"layers cannot be listed: {error.strerror}") from error
+        return sorted(found)
+
+    def collect(self, name: str, in_use: Callable[[], Container[str]]) -> bool:
+        """Remove a layer unless it is held or in use: gone for everybody by one rename.
+
+        Args:
+            name: of its directory.
+            in_use: asked while no pull can begin or end to hold a layer.
+
+        Raises:
+            PlatformError: the disk refuses; the layer is then whole or gone.
+        """
+        away = self._store.staging / self._store.fresh_name()
+        try:
+            with self._guard:
+                if self._held.get(name) or name in in_use():
+                    return False
+                os.rename(self._store.unpacked / name, away)
+            remove_tree(away)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise PlatformError(f"layer cannot be removed: {error.strerror}") from error
+        return True
 
     def find(self, key: LayerKey) -> StoredLayer | None:
         """The layer, if it is there whole.
@@ -82,6 +145,7 @@ class LayerStore:
             except (OSError, DecodeError) as error:
                 raise PlatformError(f"layer record {entry.name} cannot be read") from error
             if (entry / TREE).is_dir() and record.diff_id == str(key.diff_id):
+                _touch(entry)
                 return StoredLayer(tree=entry / TREE, record=record)
         return None
 
@@ -107,6 +171,7 @@ class LayerStore:
         entry = self._store.unpacked / key.name(with_chain=bool(record.implicit))
         try:
             (staged / RECORD).write_bytes(record.encode())
+            _touch(staged)
             os.rename(staged, entry)
         except OSError as error:
             found = self.find(key) if error.errno in (errno.EEXIST, errno.ENOTEMPTY) else None
@@ -125,3 +190,17 @@ class LayerStore:
             remove_tree(staged)
         except OSError as error:
             raise PlatformError(f"staged layer cannot be removed: {error.strerror}") from error
+
+
+def _touch(entry: Path) -> None:
+    """Note the use of a layer; in the kernel's time, which nobody sets."""
+    with contextlib.suppress(OSError):  # it only seems older than it is
+        now = int(boot_seconds() * 1e9)
+        os.utime(entry / RECORD, ns=(now, now))
+
+
+def _last_use(entry: Path) -> float:
+    try:
+        return (entry / RECORD).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

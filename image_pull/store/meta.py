@@ -3,10 +3,12 @@
 Source: docs/ARCHITECTURE.md, decision 7.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,8 @@ import msgspec
 
 from guest.errors import DecodeError, PlatformError
 from image_pull.layers.remove import remove_tree
+from image_pull.store import syscalls
+from image_pull.store.mountinfo import MOUNTINFO, mounts
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,9 @@ UNPACKED: Final = "unpacked"
 STAGING: Final = "staging"
 MOUNTS: Final = "mounts"
 OWN_DIRECTORIES: Final = (UNPACKED, STAGING, MOUNTS)
+STAGING_ATTEMPTS: Final = 20
+STAGING_PAUSE: Final = 0.05
+"""Seconds between attempts to remove what another process left."""
 BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 
 
@@ -136,18 +143,31 @@ def _take(lock: int, root: Path) -> None:
 
 
 def _prepare(root: Path, header: Header) -> None:
+    _remove_staging(root / STAGING)
     if _read_header(root) != header:
         leftovers = [name for name in OWN_DIRECTORIES if os.path.lexists(root / name)]
         if leftovers:
             log.info("store of another boot or format is deleted", extra={"work_dir": str(root)})
         for name in leftovers:
             remove_tree(root / name)
-        temporary = root / f".{HEADER}.{os.getpid()}"
+        temporary = root / f".{HEADER}.new"
         temporary.write_bytes(msgspec.json.encode(header))
         temporary.rename(root / HEADER)
-    remove_tree(root / STAGING)
     for name in OWN_DIRECTORIES:
         (root / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def _remove_staging(staging: Path) -> None:
+    """Remove it; the workers of a process that was killed may still write for a moment."""
+    root = os.fsencode(staging.resolve()) + b"/"
+    for path, _ in reversed(mounts(Path(MOUNTINFO).read_bytes())):
+        if path.startswith(root):  # a probe's, whose process was killed in between
+            syscalls.unmount(path, detach=True)
+    for _ in range(STAGING_ATTEMPTS):
+        with contextlib.suppress(OSError):  # once more, and aloud at the end
+            return remove_tree(staging)
+        time.sleep(STAGING_PAUSE)
+    remove_tree(staging)
 
 
 def _read_header(root: Path) -> Header | None:

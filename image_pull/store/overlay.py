@@ -17,10 +17,10 @@ from image_pull.layers.record import RootEntry
 from image_pull.layers.remove import remove_tree
 from image_pull.store import syscalls
 from image_pull.store.meta import Store
+from image_pull.store.mountinfo import MOUNTINFO, mount_points
 
 log = logging.getLogger(__name__)
 
-MOUNTINFO: Final = "/proc/self/mountinfo"
 MAX_OPTIONS: Final = 4095
 """Most bytes of options that mount(2) does not cut off."""
 
@@ -28,6 +28,8 @@ UPPER: Final = "upperdir"
 WORK: Final = "workdir"
 EMPTY: Final = "empty"
 TARGET: Final = "mountpoint"
+LAYERS: Final = "layers"
+"""What a place says of its mount: where it is, and by name the layers that it shows."""
 UNSUPPORTED: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
 
 
@@ -85,6 +87,8 @@ class Overlays:
         with self._holding(place):
             try:
                 place.mkdir(mode=0o700)
+                names = "\n".join(tree.parent.name for tree in trees)
+                (place / LAYERS).write_text(names, "utf-8", "surrogateescape")
                 (place / TARGET).write_bytes(os.fsencode(target.resolve()))
                 lowers = list(trees)
                 if not lowers:
@@ -135,6 +139,31 @@ class Overlays:
                 if (place / TARGET).read_bytes() == wanted:
                     return place
         return None
+
+    def targets(self) -> list[Path]:
+        """Where the mounts of the store are, or were.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        found = []
+        for place in sorted(self._store.mounts.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # half made, or half removed
+                found.append(Path(os.fsdecode((place / TARGET).read_bytes())))
+        return found
+
+    def used_layers(self) -> frozenset[str]:
+        """Names of the layers that a mount shows, or showed and was not reclaimed yet.
+
+        Raises:
+            OSError: the store cannot be read, so nothing is known.
+        """
+        names: set[str] = set()
+        for place in self._store.mounts.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # half made, or half removed
+                text = (place / LAYERS).read_text("utf-8", "surrogateescape")
+                names.update(text.split("\n"))
+        return frozenset(names)
 
     def reclaim(self) -> int:
         """Remove the directories of mounts that are no more; how many there were.
@@ -218,27 +247,3 @@ def _dress(directory: Path, root: RootEntry) -> None:
         os.setxattr(directory, name, value)
     os.chmod(directory, root.mode & 0o7777)
     os.utime(directory, ns=(root.atime, root.mtime))
-
-
-def mount_points(mountinfo: bytes) -> frozenset[bytes]:
-    """Where overlays are mounted, from the text of /proc/self/mountinfo."""
-    found = set()
-    for line in mountinfo.split(b"\n"):
-        fields, _, rest = line.partition(b" - ")
-        parts = fields.split(b" ")
-        if len(parts) > 4 and rest.startswith(b"overlay "):
-            found.add(unescape(parts[4]))
-    return frozenset(found)
-
-
-def unescape(field: bytes) -> bytes:
-    r"""Undo the octal escapes (`\040`) of mountinfo."""
-    head, *rest = field.split(b"\\")
-    parts = [head]
-    for each in rest:
-        digits = each[:3]
-        if len(digits) == 3 and all(byte in b"01234567" for byte in digits):
-            parts += [bytes([int(digits, 8) & 0xFF]), each[3:]]
-        else:
-            parts += [b"\\", each]
-    return b"".join(parts)

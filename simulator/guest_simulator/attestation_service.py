@@ -143,17 +143,42 @@ class AttestationService(HttpService):
             return _text(f"An internal error occured: \n\nCaused by:\n{listed}", 500)
 
     def _challenge(self, request: Incoming, body: bytes) -> Reply:
-        message = parse_object(body)
+        return _text(self.challenge(parse_object(body), request.lies))
+
+    def challenge(self, message: Mapping[str, object], lies: frozenset[Lie] = frozenset()) -> str:
+        """A nonce for a TEE.
+
+        Args:
+            message: has `tee` and `tee_params`.
+            lies: what is to go wrong.
+
+        Raises:
+            EncodingError: a member is missing.
+            EvidenceError: no such TEE.
+        """
         _known_tee(text_member(message, "tee"))
         text_member(message, "tee_params")
         nonce = b64_encode(self.random(NONCE_LENGTH))
         self.nonces.append(nonce)
-        is_lie = Lie.WRONG_NONCE in request.lies
-        return _text(b64_encode(self.random(NONCE_LENGTH)) if is_lie else nonce)
+        is_lie = Lie.WRONG_NONCE in lies
+        return b64_encode(self.random(NONCE_LENGTH)) if is_lie else nonce
 
     def _attest(self, request: Incoming, body: bytes) -> Reply:
         self.bodies.append(body)
-        message = parse_object(body)
+        return _text(self.evaluate(parse_object(body), request.lies))
+
+    def evaluate(self, message: Mapping[str, object], lies: frozenset[Lie] = frozenset()) -> str:
+        """The token for some evidence.
+
+        Args:
+            message: the body of a request.
+            lies: what is to go wrong.
+
+        Raises:
+            EncodingError: a member is not encoded as it should be.
+            RequestError: a member is missing or of another type.
+            EvidenceError: the evidence is refused.
+        """
         policy_ids = _texts(message, "policy_ids") or ["default"]
         requests = message.get("verification_requests")
         if not isinstance(requests, list) or not requests:
@@ -161,9 +186,9 @@ class AttestationService(HttpService):
         if unknown := set(policy_ids) - self.policies:
             raise EvidenceError(f"policy is not found: {sorted(unknown)}")
         appraised = [self._appraise(_object(individual)) for individual in requests]
-        token = self._token(appraised, policy_ids, request.lies)
+        token = self._token(appraised, policy_ids, lies)
         self.tokens.append(token)
-        return _text(token)
+        return token
 
     def _appraise(self, individual: Mapping[str, object]) -> Appraised:
         tee = _known_tee(text_member(individual, "tee"))

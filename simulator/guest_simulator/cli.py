@@ -23,6 +23,7 @@ from guest_simulator.kbs.policy import ResourcePolicy, affirming, allow_all, den
 from guest_simulator.kbs.rego import compile_policy
 from guest_simulator.kbs.rego_syntax import RegoError
 from guest_simulator.kbs.server import Kbs
+from guest_simulator.kbs.trust import TRUSTED, read_trust
 from guest_simulator.registry.access import Access, Mode
 from guest_simulator.registry.server import Registry
 from guest_simulator.state import (
@@ -117,6 +118,13 @@ def _add_kbs(up: argparse.ArgumentParser) -> None:
     add("--token-seconds", type=int, default=300, metavar="S", help="life of a token (300)")
     add("--session-seconds", type=float, default=300.0, metavar="S", help="of a session (300)")
     add("--hash-algorithm", choices=HASH_ALGORITHMS, help="announced to guests (none)")
+    add(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="TEE",
+        help=f"hardware whose evidence convinces, besides the samples: {', '.join(TRUSTED)}",
+    )
     add("--prepare-answers", action="store_true", help="repeat equal answers: for benches")
 
 
@@ -179,14 +187,8 @@ def _users(path: Path | None) -> dict[str, str]:
     return {user: password for user, _, password in pairs}
 
 
-def build_world(options: argparse.Namespace, directory: Path) -> World:
-    """The servers that a command line asks for, not listening yet.
-
-    Raises:
-        StartError: a file of the command line is not good.
-        StateError: the state directory is not good.
-    """
-    state = open_state(directory)
+def _behaviour(options: argparse.Namespace, state: State) -> Behaviour:
+    """What the KBS does, as the command line asks."""
     mode = AdminMode(options.admin)
     rules = AdminRules(mode=mode, keys=(state.admin_key.public_key(),))
     behaviour = Behaviour(
@@ -197,6 +199,22 @@ def build_world(options: argparse.Namespace, directory: Path) -> World:
         selected_hash_algorithm=options.hash_algorithm,
         prepare_answers=options.prepare_answers,
     )
+    try:
+        behaviour.verifiers.update(read_trust(text) for text in options.trust)
+    except (OSError, ValueError) as error:
+        raise StartError(f"--trust: {error}") from error
+    return behaviour
+
+
+def build_world(options: argparse.Namespace, directory: Path) -> World:
+    """The servers that a command line asks for, not listening yet.
+
+    Raises:
+        StartError: a file of the command line is not good.
+        StateError: the state directory is not good.
+    """
+    state = open_state(directory)
+    behaviour = _behaviour(options, state)
     context = issue_certificate(state).context() if options.tls else None
     kbs = Kbs(
         behaviour=behaviour,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from guest_simulator.tdx.guest import REPORTS, Fault, SeenCall
+from guest_simulator.tdx.guest import REPORTS, Fault, SeenCall, find_change, meet_faults
 from guest_simulator.tdx.tsm import TsmReports, failure
 
 
@@ -100,7 +100,7 @@ class Machine:
     def read(self, path: str, limit: int) -> bytes:
         """See `KernelCalls`."""
         where = self._begin("read", path)
-        fault = self._fault(where, "read")
+        fault = find_change(self.faults, where, "read")
         if fault is not None and fault.content is not None:
             return fault.content[:limit]
         content = self._content(where, path)
@@ -133,22 +133,8 @@ class Machine:
     def _begin(self, call: str, path: str, data: bytes = b"") -> str:
         where = "/" + path.removeprefix(self.root.rstrip("/")).lstrip("/")
         self.calls.append(SeenCall(call, where, data))
-        for fault in self.faults:
-            if not fault.fits(where, call) or (fault.error is None and fault.block is None):
-                continue
-            fault.times -= 1
-            if fault.block is not None:
-                fault.block.wait()
-            if fault.error is not None:
-                raise failure(fault.error)
+        meet_faults(self.faults, where, call)
         return where
-
-    def _fault(self, where: str, call: str) -> Fault | None:
-        for fault in self.faults:
-            if fault.fits(where, call) and (fault.content is not None or fault.change is not None):
-                fault.times -= 1
-                return fault
-        return None
 
     def _content(self, where: str, path: str) -> bytes:
         if where in self.files:

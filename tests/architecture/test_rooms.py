@@ -77,7 +77,7 @@ SIMULATOR_MAY_IMPORT: Final = ("guest.protos", "guest.ttrpc")
 DOORS: Final = {
     "Crypto": ("guest.crypto.kmac",),
     "aiohttp": ("guest.http", "guest.metrics", "api_server_rest.app"),
-    "cryptography.x509": ("guest.crypto.x509",),
+    "cryptography.x509": ("guest.crypto.x509", "image_pull.signature.fulcio"),
     "grpc": ("guest.rpc.grpc",),
     "isal": ("image_pull.layers.decompress",),
     "joserfc": ("guest.crypto.jose", "guest.crypto.recipients"),

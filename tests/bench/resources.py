@@ -35,10 +35,13 @@ TOKEN_SECONDS: Final = 5
 """Life of a token in the run that reads across refreshes."""
 REFRESHING_SECONDS: Final = 12.0
 SECONDS: Final = 60.0
+RUNS: Final = 5
+LOST: Final = 50
+"""Reads of the one resource that never comes."""
 
 
 def rows() -> list[Row]:
-    """Attestations of a cold burst, failures across refreshes, cost of a warm read."""
+    """Attestations and requests of a cold burst, a warm read, refreshes, a black hole."""
     with short_directory() as directory, ExitStack() as stack:
         world = stack.enter_context(simulator())
         place = Place(directory=directory, kbs=world["kbs"])
@@ -48,7 +51,7 @@ def rows() -> list[Row]:
         aa = stack.enter_context(running(place.aa_command(), directory / "log"))
         connect(place.aa, aa).close()
         result = []
-        for measure in (_burst, _warm, _refreshing):
+        for measure in (_burst, _warm, _refreshing, _black_hole):
             (directory / "cdh.sock").unlink(missing_ok=True)
             with running(place.cdh_command(), directory / "log") as cdh:
                 connect(place.cdh, cdh).close()
@@ -117,8 +120,67 @@ async def _burst(place: Place, world: dict[str, str]) -> list[Row]:
             unit="",
             peer=f"upstream attests once per read; all in {seconds:.2f} s",
             kind="exactly",
+        ),
+        Row(
+            name=f"requests to the KBS for these reads of {RESOURCES} resources",
+            bar=RESOURCES,
+            value=_resource_requests(world),
+            unit="",
+            peer="one a resource",
+            kind="exactly",
+        ),
+    ]
+
+
+def _resource_requests(world: dict[str, str]) -> int:
+    with urlopen(f"{world['kbs']}/_simulator/requests", timeout=SECONDS) as answer:
+        records = json.loads(answer.read())
+    return sum(r["method"] == "GET" and "/resource/" in r["path"] for r in records)
+
+
+async def _black_hole(place: Place, world: dict[str, str]) -> list[Row]:
+    """The others' p99 while reads of one resource hang, beside runs in which none does."""
+    channel = TtrpcChannel(f"unix://{place.cdh}")
+    for number in range(RESOURCES):
+        assert await _read(channel, number)
+    without, beside = [], []
+    for _ in range(RUNS):
+        without.append(await _others_p99(channel))
+        _steer(world, "faults", {"path": "/key/0$", "stall_after": 0})
+        async with asyncio.TaskGroup() as group:
+            lost = [group.create_task(_read(channel, 0), name="lost") for _ in range(LOST)]
+            await asyncio.sleep(0.1)
+            beside.append(await _others_p99(channel))
+            for task in lost:
+                task.cancel()
+        delete = Request(f"{world['kbs']}/_simulator/faults", method="DELETE")
+        urlopen(delete, timeout=SECONDS).close()
+    await channel.close()
+    peer, ours = statistics.median(without), statistics.median(beside)
+    return [
+        Row(
+            name=f"p99 of reads while {LOST} reads of one resource hang, median of {RUNS}",
+            bar=1.5,
+            value=ours / peer,
+            unit="x",
+            peer=f"without them {peer * 1e3:.2f} ms; ours {ours * 1e3:.2f} ms",
         )
     ]
+
+
+async def _others_p99(channel: TtrpcChannel) -> float:
+    seconds = []
+
+    async def reader(first: int) -> None:
+        for number in range(first, first + READS // CONNECTIONS):
+            started = time.perf_counter()
+            assert await _read(channel, 1 + number % (RESOURCES - 1))
+            seconds.append(time.perf_counter() - started)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(CONNECTIONS):
+            group.create_task(reader(number * 20), name="reader")
+    return statistics.quantiles(seconds, n=100)[98]
 
 
 async def _refreshing(place: Place, world: dict[str, str]) -> list[Row]:

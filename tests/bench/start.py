@@ -31,7 +31,7 @@ GET_RESOURCE: Final = bytes.fromhex(
 
 def rows() -> list[Row]:
     """Start of each service and of all in one process; idle memory of both."""
-    unit = statistics.median(_bare() for _ in range(ROUNDS))
+    unit = statistics.median(bare() for _ in range(ROUNDS))
     result: list[Row] = []
     with short_directory() as directory:
         place = Place(directory=directory)
@@ -45,7 +45,8 @@ def rows() -> list[Row]:
     return result
 
 
-def _bare() -> float:
+def bare() -> float:
+    """Seconds that an interpreter takes to do nothing."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)
     return time.perf_counter() - started
@@ -81,9 +82,16 @@ def _cdh(place: Place) -> tuple[float, float]:
 
 
 def _ttrpc(place: Place, command: list[str], path: str, request: bytes) -> tuple[float, float]:
+    return first_answer(place.directory, command, path, request)
+
+
+def first_answer(
+    directory: Path, command: list[str], path: str, request: bytes
+) -> tuple[float, float]:
+    """Seconds from the fork of a ttRPC daemon to a connection, and to the answer of `request`."""
     Path(path).unlink(missing_ok=True)
     started = time.perf_counter()
-    with running(command, place.directory / "log") as process:
+    with running(command, directory / "output") as process:
         with connect(path, process) as connection:
             connected = time.perf_counter() - started
             connection.sendall(request)

@@ -1,5 +1,7 @@
 """PullImage of encrypted images through the whole hub: wrong keys, one key for many layers."""
 
+import asyncio
+import base64
 import json
 import os
 import shutil
@@ -9,17 +11,23 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from guest.deadline import Deadline
 from guest.protos.cdh_pb2 import ImagePullRequest
 from guest.protos.methods import PULL_IMAGE
+from guest.secret import Secret
 from guest_simulator.images.entries import Entry, Kind
 from guest_simulator.images.image import Image, Layer, build_image
 from guest_simulator.registry.server import Registry
+from image_pull.component import build_puller
+from image_pull.config import ImageConfig
+from image_pull.registry.rules import RegistriesTable
 from image_pull.store.overlay import Overlays
 from support.encrypted_image import push_encrypted, wrapped_by_kek
 from support.kbs_hub import HubWorld, hub_world
-from support.pulling import insecure
+from support.pulling import Resources, insecure
 from support.ttrpc_wire import Wire, request
 
 KEK = bytes(range(32))
@@ -137,7 +145,7 @@ async def test_the_providers_of_a_file_that_somebody_named_are_asked_instead_of_
     base: Path,
 ) -> None:
     file = base / "ocicrypt.json"
-    more = {"ocicrypt_keyprovider_config": str(file)}
+    more: dict[str, object] = {"ocicrypt_keyprovider_config": str(file)}
     async with Registry() as registry, world(base, registry, more=more) as hub:
         reference = push_encrypted(registry, "t/open", image_of(2), lambda options: options)
         _, text = await pull(hub, reference, base / "bundle")
@@ -155,3 +163,42 @@ async def test_the_providers_of_a_file_that_somebody_named_are_asked_instead_of_
         _, text = await pull(hub, reference, base / "bundle")
         assert "Attestation Agent client error" in text
         assert hub.kbs.requests.count("GET", PATH) == 1
+
+
+@pytest.mark.spec("ocicrypt", 40)
+async def test_a_slow_answer_for_one_layer_holds_up_no_other_layer(base: Path) -> None:
+    release, asked = asyncio.Event(), 0
+
+    class Slow:
+        async def unwrap(self, request: bytes, deadline: Deadline) -> Secret:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                await release.wait()
+            packet = json.loads(request)["keyunwrapparams"]["annotation"]
+            options = list(base64.b64decode(packet))
+            return Secret(json.dumps({"keyunwrapresults": {"optsdata": options}}).encode())
+
+    async with Registry() as registry:
+        reference = push_encrypted(registry, "t/slow", image_of(4), lambda options: options)
+        rules = msgspec.convert(insecure(registry.host), RegistriesTable)
+        config = ImageConfig(
+            work_dir=str(base / "work"),
+            registry_config=rules,
+            max_concurrent_layer_downloads_per_image=1,
+        )
+        puller = build_puller(config, resources=Resources(), keys=Slow())
+        try:
+            work = puller.pull(reference, base / "bundle", deadline=Deadline.after(50))
+            pulling = asyncio.create_task(work, name="pull")
+            async with asyncio.timeout(40):
+                while registry.requests.count("GET", "/blobs/", 200) < 4:  # config, three layers
+                    assert not pulling.done()
+                    await asyncio.sleep(0.01)
+            assert asked == 4
+            release.set()
+            await pulling
+            assert len(list((base / "bundle" / "rootfs").iterdir())) == 4
+        finally:
+            release.set()
+            await puller.close()

@@ -69,6 +69,7 @@ async def test_a_policy_s_no_is_told_in_the_words_that_kata_matches(base: Path) 
 
 
 @pytest.mark.parametrize("how", ["disconnect", "timeout"])
+@pytest.mark.spec("ttrpc", 25)
 async def test_a_caller_who_leaves_or_runs_out_of_time_leaves_nothing_half_done(
     how: str, base: Path
 ) -> None:

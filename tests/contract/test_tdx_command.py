@@ -24,7 +24,13 @@ from guest_simulator.tdx.mounted import MountedGuest, in_namespace, mounted
 from support.agents import SECONDS, agent_command, environment
 from support.tdx_world import parse_quote, replay_log
 
-pytestmark = [pytest.mark.root, pytest.mark.mount, pytest.mark.fuse]
+# The agent is another process: waiting for it blocks no loop of its own.
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.mount,
+    pytest.mark.fuse,
+    pytest.mark.blocks_loop,
+]
 
 DOCUMENT: Final = b'version = "0.1.0"\nalgorithm = "sha384"\n\n[data]\n"aa.toml" = "x"\n'
 

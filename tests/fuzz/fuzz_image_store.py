@@ -2,7 +2,7 @@
 
 from guest.errors import DecodeError
 from image_pull.store.meta import Header
-from image_pull.store.overlay import mount_points, unescape
+from image_pull.store.mountinfo import mount_points, unescape
 
 SEEDS = (
     b'{"format":1,"boot_id":"11111111-2222-3333-4444-555555555555"}',

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ generates keys on the loop is marked `blocks_loop`.
 BLOCKED_WALL: Final = 10.0
 """Seconds of wall time that one callback may take."""
 
+SLOWNESS: Final = float(os.environ.get("TEST_MACHINE_SLOWNESS") or 1)
+"""What these limits are multiplied by; an emulated machine sets it (podvm-image/vm-test/init)."""
+
 GRACE: Final = 1.0
 """Seconds after the test's end in which tasks that are already ending may end."""
 
@@ -40,7 +44,7 @@ def _watch_callbacks() -> Iterator[list[str]]:
             original(self)
         finally:
             wall, cpu = time.monotonic() - wall, time.thread_time() - cpu
-            if cpu > BLOCKED_CPU or wall > BLOCKED_WALL:
+            if cpu > BLOCKED_CPU * SLOWNESS or wall > BLOCKED_WALL * SLOWNESS:
                 held.append(f"{self!r}: {wall:.2f} s, {cpu:.2f} s of CPU")
 
     asyncio.Handle._run = run  # type: ignore[method-assign]  # no public hook sees callbacks
@@ -78,6 +82,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine test; leave the others to pytest."""
     marker = pyfuncitem.get_closest_marker("timeout")
     limit = float(marker.args[0]) if marker is not None and marker.args else TIME_LIMIT
+    limit *= SLOWNESS
     may_block = pyfuncitem.get_closest_marker("blocks_loop") is not None
     handle = getattr(pyfuncitem.obj, "hypothesis", None)
     if handle is not None:

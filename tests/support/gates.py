@@ -92,6 +92,12 @@ def _device_mapper() -> str | None:
     return None
 
 
+def _tsm() -> str | None:
+    if os.path.isdir("/sys/module/tsm_test_provider"):
+        return None
+    return "no TSM report provider for tests (make vm-test has one)"
+
+
 def _vm() -> str | None:
     if shutil.which("qemu-system-x86_64") is None:
         return "no qemu-system-x86_64 (Debian package qemu-system-x86)"
@@ -112,6 +118,7 @@ PROBES: Final[dict[str, Callable[[], str | None]]] = {
     "openssl": _program("openssl", "openssl"),
     "fuse": _fuse,
     "dm": _device_mapper,
+    "tsm": _tsm,
     "vm": _vm,
 }
 """Marker to probe; a probe gives the reason why not, or None."""

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cdh.agent import AgentClient
-from cdh.hub import DataHub, Puller
+from cdh.hub import DataHub, Puller, VolumeMounter
 from cdh.keyprovider.unwrap import LayerKeys
 from cdh.kms import open_decrypter
 from cdh.rpc import DataHubEdge
@@ -114,6 +114,7 @@ def hub_routes(
     *,
     puller: FakePuller | GuestError | None = None,
     agent: object = None,
+    mounts: VolumeMounter | None = None,
     grpc: bool = False,
     exact: bool = False,
 ) -> Routes:
@@ -132,6 +133,7 @@ def hub_routes(
         unsealer=make_unsealer(resources),
         open_puller=open_puller,
         measurer=AgentClient(agent),  # type: ignore[arg-type]  # a fake has no generics
+        mounts=mounts,
     )
     return DataHubEdge(hub, grpc=grpc, exact_status=exact).routes()
 

@@ -15,13 +15,12 @@ from cdh.kms.aliyun.gateway import parse_authority
 from cdh.kms.aliyun.openapi import AccessKey
 from cdh.kms.aliyun.sessions import AccessKeys, fetch_role_key
 from cdh.kms.aliyun.settings import AttestationSettings, SecretVersion, parse_version
-from cdh.kms.calls import BACKOFF, CALL_SECONDS, is_transient
+from cdh.kms.calls import CALL_SECONDS, repeated
 from cdh.kms.files import CredentialFiles
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
 from guest.errors import ConfigError, PlatformError, UnauthenticatedError, UnsupportedError
 from guest.http import HttpClient
-from guest.retry import retry
 from guest.secret import Secret
 
 NONCE_BYTES: Final = 16
@@ -187,7 +186,7 @@ class AttestedInstance:
             )
             return decode(answer.status, answer.body)
 
-        return await retry(attempt, deadline=limit, is_transient=is_transient, backoff=BACKOFF)
+        return await repeated(attempt, limit)
 
     def _authority(self) -> str:
         if self._settings.kms_ca_cert is not None:

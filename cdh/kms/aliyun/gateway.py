@@ -13,13 +13,12 @@ from cdh.kms.aliyun import instance
 from cdh.kms.aliyun.client_key import ClientKey, open_client_key
 from cdh.kms.aliyun.documents import decode_pem
 from cdh.kms.aliyun.settings import ClientKeySettings, parse_iv, parse_version
-from cdh.kms.calls import BACKOFF, CALL_SECONDS, is_transient
+from cdh.kms.calls import CALL_SECONDS, repeated
 from cdh.kms.files import CredentialFiles
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
 from guest.errors import ConfigError, DecodeError, PlatformError
 from guest.http import HttpClient
-from guest.retry import retry
 from guest.secret import Secret
 
 T = TypeVar("T")
@@ -129,11 +128,8 @@ class InstanceGateway:
             client = self._site.http(deadline, roots=(credentials.authority,))
             async with client as http:
                 limit = deadline.within(CALL_SECONDS)
-                return await retry(
-                    lambda: self._attempt(http, credentials.key, request, decode, limit),
-                    deadline=limit,
-                    is_transient=is_transient,
-                    backoff=BACKOFF,
+                return await repeated(
+                    lambda: self._attempt(http, credentials.key, request, decode, limit), limit
                 )
         except ConfigError as error:
             raise PlatformError(f"connection to {self._host}: {error}") from error

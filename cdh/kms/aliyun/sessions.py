@@ -13,12 +13,11 @@ from typing import Final
 from cdh.kms.aliyun import openapi
 from cdh.kms.aliyun.openapi import AccessKey, ApiRequest
 from cdh.kms.answers import TRANSIENT_STATUSES
-from cdh.kms.calls import BACKOFF, is_transient
+from cdh.kms.calls import repeated
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
 from guest.errors import GuestError, NotFoundError, PeerError, UnavailableError
 from guest.http import HttpClient, HttpResponse
-from guest.retry import retry
 from guest.single_flight import SingleFlight
 
 METADATA_SECONDS: Final = 1.0
@@ -171,4 +170,4 @@ async def assume_role(site: KmsSite, request: ApiRequest, deadline: Deadline) ->
             )
             return openapi.decode_assumed_role(answer.status, answer.body)
 
-        return await retry(attempt, deadline=deadline, is_transient=is_transient, backoff=BACKOFF)
+        return await repeated(attempt, deadline)

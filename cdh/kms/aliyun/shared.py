@@ -15,7 +15,7 @@ from cdh.kms.aliyun import documents, openapi
 from cdh.kms.aliyun.openapi import AccessKey
 from cdh.kms.aliyun.sessions import AccessKeys, assume_role, fetch_role_key
 from cdh.kms.aliyun.settings import OidcRamSettings, SecretVersion, StsTokenSettings, parse_version
-from cdh.kms.calls import BACKOFF, CALL_SECONDS, is_transient
+from cdh.kms.calls import CALL_SECONDS, repeated
 from cdh.kms.files import CredentialFiles, find_file, read_below
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
@@ -27,7 +27,6 @@ from guest.errors import (
     UnauthenticatedError,
 )
 from guest.http import HttpClient
-from guest.retry import retry
 from guest.secret import Secret
 
 NONCE_BYTES: Final = 16
@@ -226,7 +225,7 @@ class SharedGateway:
                 )
                 return await _send(http, request, limit)
 
-            return await retry(attempt, deadline=limit, is_transient=is_transient, backoff=BACKOFF)
+            return await repeated(attempt, limit)
 
 
 async def _send(http: HttpClient, request: openapi.ApiRequest, deadline: Deadline) -> Secret:

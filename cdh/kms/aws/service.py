@@ -23,13 +23,12 @@ from cdh.kms.aws.settings import (
     parse_version,
     verify_region,
 )
-from cdh.kms.calls import BACKOFF, CALL_SECONDS, is_transient, refused, worded
-from cdh.kms.files import MAX_FILE_LENGTH, CredentialFiles
+from cdh.kms.calls import CALL_SECONDS, refused, repeated, worded
+from cdh.kms.files import MAX_FILE_LENGTH, CredentialFiles, decode_file
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
-from guest.errors import DecodeError, PlatformError
+from guest.errors import DecodeError
 from guest.http import HttpClient
-from guest.retry import retry
 from guest.secret import Secret
 
 PROVIDER: Final = "aws"
@@ -70,11 +69,8 @@ class AwsClient:
         client = self._site.http(deadline, roots=roots, connect_limit=CONNECT_SECONDS)
         async with client as http:
             limit = deadline.within(CALL_SECONDS)
-            return await retry(
-                lambda: self._attempt(http, credentials, request, decode, limit),
-                deadline=limit,
-                is_transient=is_transient,
-                backoff=BACKOFF,
+            return await repeated(
+                lambda: self._attempt(http, credentials, request, decode, limit), limit
             )
 
     async def _attempt(
@@ -172,7 +168,11 @@ class AwsSealer:
             region = verify_region(str(flags["region"]))
         except DecodeError as error:
             raise refused(NAME, error) from error.__cause__
-        return cls(site, region, _decode(read_given(path, MAX_FILE_LENGTH), str(path)))
+        return cls(
+            site,
+            region,
+            decode_file(read_given(path, MAX_FILE_LENGTH), str(path), decode_credentials),
+        )
 
     async def encrypt(
         self, plaintext: Secret, key_id: str, deadline: Deadline
@@ -196,12 +196,4 @@ def read_credentials(files: CredentialFiles) -> AwsCredentials:
         NotFoundError: it is missing.
         PlatformError: it is not as specified.
     """
-    return _decode(files.read(CREDENTIAL_FILE), CREDENTIAL_FILE)
-
-
-def _decode(content: Secret, what: str) -> AwsCredentials:
-    try:
-        with content:
-            return decode_credentials(content.reveal())
-    except DecodeError as error:
-        raise PlatformError(f"{what}: {error}") from error
+    return decode_file(files.read(CREDENTIAL_FILE), CREDENTIAL_FILE, decode_credentials)

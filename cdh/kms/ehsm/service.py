@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from cdh.files import read_given
-from cdh.kms.calls import BACKOFF, CALL_SECONDS, is_transient, refused, worded
+from cdh.kms.calls import CALL_SECONDS, refused, repeated, worded
 from cdh.kms.ehsm import protocol
 from cdh.kms.ehsm.protocol import EhsmRequest
 from cdh.kms.ehsm.settings import (
@@ -21,12 +21,11 @@ from cdh.kms.ehsm.settings import (
     parse_settings,
     verify_endpoint,
 )
-from cdh.kms.files import MAX_FILE_LENGTH, CredentialFiles
+from cdh.kms.files import MAX_FILE_LENGTH, CredentialFiles, decode_file
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
-from guest.errors import DecodeError, PlatformError
+from guest.errors import DecodeError
 from guest.http import HttpClient
-from guest.retry import retry
 from guest.secret import Secret
 
 PROVIDER: Final = "ehsm"
@@ -64,11 +63,8 @@ class EhsmClient:
         roots = self._site.config.kms.ehsm.extra_root_certificates
         async with self._site.http(deadline, roots=roots) as http:
             limit = deadline.within(CALL_SECONDS)
-            return await retry(
-                lambda: self._attempt(http, credentials, request, decode, limit),
-                deadline=limit,
-                is_transient=is_transient,
-                backoff=BACKOFF,
+            return await repeated(
+                lambda: self._attempt(http, credentials, request, decode, limit), limit
             )
 
     async def _attempt(
@@ -156,7 +152,11 @@ class EhsmSealer:
             endpoint = verify_endpoint(str(flags["endpoint"]))
         except DecodeError as error:
             raise refused(NAME, error) from error.__cause__
-        return cls(site, endpoint, _decode(read_given(path, MAX_FILE_LENGTH), str(path)))
+        return cls(
+            site,
+            endpoint,
+            decode_file(read_given(path, MAX_FILE_LENGTH), str(path), decode_credentials),
+        )
 
     async def encrypt(
         self, plaintext: Secret, key_id: str, deadline: Deadline
@@ -181,12 +181,4 @@ def read_credentials(files: CredentialFiles, settings: EhsmSettings) -> EhsmCred
         PlatformError: they are not as specified.
     """
     name = f"credential_{settings.app_id}.json"
-    return _decode(files.read(name), name)
-
-
-def _decode(content: Secret, what: str) -> EhsmCredentials:
-    try:
-        with content:
-            return decode_credentials(content.reveal())
-    except DecodeError as error:
-        raise PlatformError(f"{what}: {error}") from error
+    return decode_file(files.read(name), name, decode_credentials)

@@ -1,4 +1,4 @@
-"""`sigstoreSigned` with keys: cosign's `.sig` images, and bundles among the referrers.
+"""`sigstoreSigned`: cosign's `.sig` images, and bundles among the referrers.
 
 Source: docs/spec/image-pull.md 9.4 and 9.7.
 """
@@ -17,12 +17,12 @@ from guest.errors import (
 )
 from guest.wire import decode_base64
 from image_pull.manifest import MAX_DOCUMENT, Descriptor, Manifest, parse_document
-from image_pull.signature.bundle import BUNDLE, parse_bundle, parse_referrers, parse_statement
+from image_pull.signature.bundle import BUNDLE, parse_referrers, parse_statement
 from image_pull.signature.evaluation import Candidate, KeyStore, Means
 from image_pull.signature.identity import IdentityKind, SignedIdentity
 from image_pull.signature.payload import MAX_PAYLOAD, PayloadType, SignedClaim
-from image_pull.signature.policy import KeyAt, KeyHere, KeySource, Requirement
-from image_pull.signature.public_key import SignerKey
+from image_pull.signature.policy import Requirement
+from image_pull.signature.requirements.signers import KeySigners, Signers, read_keys
 from image_pull.signature.requirements.verdict import NO_KEY, Reasons, denied_by
 
 KIND: Final = "sigstoreSigned"
@@ -47,7 +47,7 @@ async def sigstore_signed(
         raise denied_by(KIND) from DeniedError(f"Denied by {name}")
     search = _Search(
         candidate=candidate,
-        keys=await _keys(requirement.keys, means.keys, deadline),
+        signers=await _signers(requirement, means.keys, deadline),
         identity=identity,
         deadline=deadline,
     )
@@ -59,19 +59,15 @@ async def sigstore_signed(
     raise search.reasons.denial(KIND)
 
 
-async def _keys(
-    sources: tuple[KeySource, ...], keys: KeyStore, deadline: Deadline
-) -> tuple[SignerKey, ...]:
-    if not sources:
+async def _signers(requirement: Requirement, store: KeyStore, deadline: Deadline) -> Signers:
+    log_keys = await read_keys(requirement.log_keys, store, deadline)
+    if requirement.keyless is not None:
+        from image_pull.signature.requirements.keyless import keyless_signers  # late: heavy
+
+        return await keyless_signers(requirement.keyless, log_keys, store, deadline)
+    if not requirement.keys:
         raise denied_by(KIND) from DeniedError(NO_KEY)
-    found = []
-    for source in sources:
-        match source:
-            case KeyAt(uri=uri):
-                found.append(SignerKey.decode((await keys.fetch(uri, deadline)).reveal()))
-            case KeyHere(data=text):
-                found.append(SignerKey.from_policy(text))
-    return tuple(found)
+    return KeySigners(await read_keys(requirement.keys, store, deadline), log_keys)
 
 
 class _Search:
@@ -81,13 +77,13 @@ class _Search:
         self,
         *,
         candidate: Candidate,
-        keys: tuple[SignerKey, ...],
+        signers: Signers,
         identity: SignedIdentity | None,
         deadline: Deadline,
     ) -> None:
         self.reasons = Reasons()
         self._candidate = candidate
-        self._keys = keys
+        self._signers = signers
         self._identity = identity
         self._deadline = deadline
 
@@ -119,7 +115,7 @@ class _Search:
         # Compat: some signers break the lines of the signature.
         signature = decode_base64(text.replace("\r", "").replace("\n", ""), "signature")
         payload = await self._blob(layer, MAX_PAYLOAD)
-        self._verify(signature, payload)
+        await self._signers.verify_layer(signature, payload, layer.annotations)
         claim = SignedClaim.parse(payload, PayloadType.COSIGN)
         if claim.manifest_digest != digest:
             raise IntegrityError(f"signature is for {claim.manifest_digest}")
@@ -147,9 +143,9 @@ class _Search:
         layers = (await self._manifest(str(referrer.digest))).layers
         if len(layers) != 1 or layers[0].media_type != BUNDLE:
             raise DecodeError("referrer does not hold one bundle")
-        envelope = parse_bundle(await self._blob(layers[0], MAX_DOCUMENT))
-        self._verify(envelope.signature, envelope.signed)
-        if digest not in parse_statement(envelope.payload):
+        bundle = await self._blob(layers[0], MAX_DOCUMENT)
+        statement = await self._signers.open_bundle(bundle)
+        if digest not in parse_statement(statement):
             raise IntegrityError(f"bundle does not sign off {digest}")
 
     async def _manifest(self, selector: str) -> Manifest:
@@ -163,13 +159,3 @@ class _Search:
         if layer.size > limit:
             raise LimitError(f"signature has {layer.size} bytes, at most {limit} are read")
         return await self._candidate.repository.small_blob(layer, self._deadline)
-
-    def _verify(self, signature: bytes, signed: bytes) -> None:
-        for key in self._keys:
-            try:
-                key.verify(signature, signed)
-            except IntegrityError as error:
-                failure = error
-            else:
-                return
-        raise failure

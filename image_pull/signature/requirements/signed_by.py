@@ -15,8 +15,9 @@ from guest.errors import DeniedError, GuestError, IntegrityError
 from guest.wire import decode_base64
 from image_pull.signature.evaluation import Candidate, KeyStore, Means
 from image_pull.signature.identity import MATCH_REPO_DIGEST_OR_EXACT, SignedIdentity
+from image_pull.signature.key_source import KeyAt, KeyHere, KeySource
 from image_pull.signature.payload import PayloadType, SignedClaim
-from image_pull.signature.policy import KeyAt, KeyHere, KeySource, Requirement
+from image_pull.signature.policy import Requirement
 from image_pull.signature.requirements.verdict import NO_KEY, Reasons, denied_by
 
 KIND: Final = "signedBy"

@@ -5,11 +5,13 @@ Source: docs/spec/kbs-protocol.md §4, §12.
 
 import hashlib
 import hmac
+import struct
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 
 from guest_simulator.encoding import (
@@ -164,6 +166,23 @@ class Verified:
 
 Verifier = Callable[[object, bytes, "InitData | None"], Verified]
 """Judges evidence: value, expected report data, init data. Raises `EvidenceError`."""
+
+
+UNREADABLE: Final = (
+    AttributeError, LookupError, TypeError, ValueError, struct.error, EncodingError,
+    InvalidSignature,
+)  # fmt: skip
+"""What taking evidence apart ends in where it has another form, or a signature is wrong."""
+
+
+def verify_bound(found: bytes, expected: bytes, otherwise: str) -> None:
+    """What evidence binds is what was expected, cut or padded with zeros to its length.
+
+    Raises:
+        EvidenceError: it is not; says `otherwise`.
+    """
+    if not hmac.compare_digest(found, expected[: len(found)].ljust(len(found), b"\0")):
+        raise EvidenceError(otherwise)
 
 
 def _sample_report_data(evidence: object, expected: bytes) -> tuple[str, str]:

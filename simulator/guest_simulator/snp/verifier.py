@@ -6,8 +6,8 @@ and init data are checked against a root that the verifier was given.
 Source: docs/spec/attesters.md 4.1 and 4.5.
 """
 
-import hmac
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from guest_simulator.kbs.evidence import EvidenceError, InitData, Verified
+from guest_simulator.kbs.evidence import EvidenceError, InitData, Verified, verify_bound
 from guest_simulator.snp.chip import CHIP_ID, LEVELS, REPORT_BYTES, SIGNED_BYTES
 
 NUMBERS: Final = (
@@ -69,10 +69,9 @@ class SnpVerifier:
         report = rebuild(members)
         self._verify(report, members, self._endorsement_key(chain))
         report_data, host_data = report[0x50:0x90], report[0xC0:0xE0]
-        if not hmac.compare_digest(report_data, expected[:64].ljust(64, b"\0")):
-            raise EvidenceError("Report Data Mismatch")
-        if init_data is not None and init_data.digest[:32].ljust(32, b"\0") != host_data:
-            raise EvidenceError("Host Data Mismatch")
+        verify_bound(report_data, expected, "Report Data Mismatch")
+        if init_data is not None:
+            verify_bound(host_data, init_data.digest, "Host Data Mismatch")
         return Verified(
             claims={"measurement": report[0x90:0xC0].hex(), "chip_id": report[0x1A0:0x1E0].hex()},
             report_data=report_data.hex(),
@@ -92,13 +91,7 @@ class SnpVerifier:
         return certificate
 
     def _verify(self, report: bytes, members: Any, certificate: x509.Certificate) -> None:
-        key = certificate.public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise ValueError("the chip's certificate has another kind of key")
-        r = int.from_bytes(report[0x2A0:0x2E8], "little")
-        s = int.from_bytes(report[0x2E8:0x330], "little")
-        signature = encode_dss_signature(r, s)
-        key.verify(signature, report[:SIGNED_BYTES], ec.ECDSA(hashes.SHA384()))
+        verify_signature(report, certificate)
         said = {
             extension.oid.dotted_string: extension.value.value
             for extension in certificate.extensions
@@ -110,6 +103,42 @@ class SnpVerifier:
                 raise EvidenceError(f"Reported TCB {part} does not match the certificate")
         if said[CHIP_ID] != report[0x1A0:0x1E0]:
             raise EvidenceError("Chip ID mismatch")
+
+
+def verify_signature(report: bytes, certificate: x509.Certificate) -> None:
+    """Check that the chip of a certificate signed a report.
+
+    Raises:
+        ValueError: the certificate has another kind of key.
+        InvalidSignature: it did not.
+    """
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ValueError("the chip's certificate has another kind of key")
+    r = int.from_bytes(report[0x2A0:0x2E8], "little")
+    s = int.from_bytes(report[0x2E8:0x330], "little")
+    signature = encode_dss_signature(r, s)
+    key.verify(signature, report[:SIGNED_BYTES], ec.ECDSA(hashes.SHA384()))
+
+
+def check_report(certificates: Mapping[str, bytes]) -> Callable[[bytes, bytes], None]:
+    """Checks of a report with the chip's certificate, which comes beside it.
+
+    Args:
+        certificates: ARK and ASK, DER, which are trusted.
+    """
+
+    def check(report: bytes, vcek: bytes) -> None:
+        try:
+            certificate = x509.load_der_x509_certificate(vcek)
+            middle = x509.load_der_x509_certificate(certificates["ASK"])
+            certificate.verify_directly_issued_by(middle)
+            middle.verify_directly_issued_by(x509.load_der_x509_certificate(certificates["ARK"]))
+            verify_signature(report, certificate)
+        except (ValueError, InvalidSignature) as error:
+            raise EvidenceError(f"SNP report: {error!r}") from error
+
+    return check
 
 
 def rebuild(members: Any) -> bytes:

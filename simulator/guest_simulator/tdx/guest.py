@@ -71,6 +71,31 @@ class SeenCall:
     data: bytes = b""
 
 
+def meet_faults(faults: list[Fault], where: str, call: str) -> None:
+    """Wait and fail as the faults say of a call that begins.
+
+    Raises:
+        OSError: one says so.
+    """
+    for fault in faults:
+        if not fault.fits(where, call) or (fault.error is None and fault.block is None):
+            continue
+        fault.times -= 1
+        if fault.block is not None:
+            fault.block.wait()
+        if fault.error is not None:
+            raise failure(fault.error)
+
+
+def find_change(faults: list[Fault], where: str, call: str) -> Fault | None:
+    """What changes what a call gives; counted."""
+    for fault in faults:
+        if fault.fits(where, call) and (fault.content is not None or fault.change is not None):
+            fault.times -= 1
+            return fault
+    return None
+
+
 @dataclass(kw_only=True)
 class TdxGuest:
     """The double of `KernelCalls`.
@@ -144,7 +169,7 @@ class TdxGuest:
     def read(self, path: str, limit: int) -> bytes:
         """See `KernelCalls`."""
         where = self._begin("read", path)
-        fault = self._fault(where, "read")
+        fault = find_change(self.faults, where, "read")
         if fault is not None and fault.content is not None:
             return fault.content[:limit]
         content = self._content(where, path)
@@ -174,7 +199,7 @@ class TdxGuest:
         self._verify_device(where)
         if code == GET_REPORT and len(argument) == 1088:
             report = self.domain.report(bytes(argument[:64]))
-            fault = self._fault(where, "ioctl")
+            fault = find_change(self.faults, where, "ioctl")
             if fault is not None and fault.change is not None:
                 report = fault.change(report)
             argument[64:] = report
@@ -201,22 +226,8 @@ class TdxGuest:
     def _begin(self, call: str, path: str, data: bytes = b"") -> str:
         where = "/" + path.removeprefix(self.root.rstrip("/")).lstrip("/")
         self.calls.append(SeenCall(call, where, data))
-        for fault in self.faults:
-            if not fault.fits(where, call) or (fault.error is None and fault.block is None):
-                continue
-            fault.times -= 1
-            if fault.block is not None:
-                fault.block.wait()
-            if fault.error is not None:
-                raise failure(fault.error)
+        meet_faults(self.faults, where, call)
         return where
-
-    def _fault(self, where: str, call: str) -> Fault | None:
-        for fault in self.faults:
-            if fault.fits(where, call) and (fault.content is not None or fault.change is not None):
-                fault.times -= 1
-                return fault
-        return None
 
     def _content(self, where: str, path: str) -> bytes:
         if where.startswith(REPORTS + "/"):

@@ -7,8 +7,8 @@ Source: docs/spec/attesters.md 2.1, 3.7 and 3.8.
 """
 
 import hashlib
-import hmac
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from guest_simulator.encoding import EncodingError, b64_decode
-from guest_simulator.kbs.evidence import EvidenceError, InitData, Verified
+from guest_simulator.encoding import EncodingError, b64_decode, b64_encode
+from guest_simulator.kbs.evidence import EvidenceError, InitData, Verified, verify_bound
 
 HEADER: Final = 48
 BODY: Final = 584
@@ -49,11 +49,11 @@ class TdxVerifier:
             body = self._verified_body(quote)
         except (struct.error, ValueError, InvalidSignature) as error:
             raise EvidenceError(f"TDX quote: {error!r}") from error
-        if not hmac.compare_digest(body[520:584], expected[:64].ljust(64, b"\0")):
-            raise EvidenceError("REPORT_DATA is different from that in TDX Quote")
+        verify_bound(body[520:584], expected, "REPORT_DATA is different from that in TDX Quote")
         config_id = body[184:232]
-        if init_data is not None and init_data.digest[:48].ljust(48, b"\0") != config_id:
-            raise EvidenceError("MRCONFIGID is different from that in TDX Quote")
+        if init_data is not None:
+            text = "MRCONFIGID is different from that in TDX Quote"
+            verify_bound(config_id, init_data.digest, text)
         registers = [body[at : at + 48] for at in range(328, 520, 48)]
         event_log = _bytes_of(evidence, "cc_eventlog")
         if event_log:
@@ -70,27 +70,69 @@ class TdxVerifier:
         if struct.unpack_from("<HHI", quote) != (4, 2, 0x81):
             raise ValueError("not a version 4 quote of a TD")
         signed = quote[: HEADER + BODY]
-        (length,) = struct.unpack_from("<I", quote, len(signed))
-        section = quote[len(signed) + 4 : len(signed) + 4 + length]
-        point = b"\4" + section[64:128]
-        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
-        _verify(key, section[:64], signed)
-        certified = section[134:]
-        report = certified[:384]
-        (auth_length,) = struct.unpack_from("<H", certified, 448)
-        auth = certified[450 : 450 + auth_length]
-        if report[320:352] != hashlib.sha256(section[64:128] + auth).digest():
-            raise ValueError("the quoting enclave does not vouch for the key")
-        leaf, middle, root = x509.load_pem_x509_certificates(certified[456 + auth_length :])
-        if root != x509.load_pem_x509_certificate(self.root):
-            raise ValueError("the root certificate is not trusted")
-        leaf.verify_directly_issued_by(middle)
-        middle.verify_directly_issued_by(root)
-        leaf_key = leaf.public_key()
-        if not isinstance(leaf_key, ec.EllipticCurvePublicKey):
-            raise ValueError("the PCK certificate has another kind of key")
-        _verify(leaf_key, certified[384:448], report)
+        section = section_behind(quote, len(signed))
+        # The quoting enclave's part is itself in a part of kind 6 and a length.
+        verify_section(signed, section[:128], section[134:], self.root)
         return signed[HEADER:]
+
+
+def check_td_report(root: bytes) -> Callable[[bytes, bytes], None]:
+    """Checks of a quote whose report data is a TDREPORT's, down to a root.
+
+    Args:
+        root: PEM of the only root certificate that is trusted.
+    """
+
+    def check(report: bytes, quote: bytes) -> None:
+        bound = report[128:192]
+        TdxVerifier(root=root)({"quote": b64_encode(quote), "cc_eventlog": None}, bound, None)
+
+    return check
+
+
+def section_behind(quote: bytes, signed_bytes: int) -> bytes:
+    """What signs the first bytes of a quote.
+
+    Raises:
+        ValueError: it is cut.
+    """
+    (length,) = struct.unpack_from("<I", quote, signed_bytes)
+    section = quote[signed_bytes + 4 : signed_bytes + 4 + length]
+    if len(section) != length:
+        raise ValueError("the signature is cut")
+    return section
+
+
+def verify_section(signed: bytes, front: bytes, certified: bytes, trusted: bytes) -> None:
+    """Check what a quoting enclave signed, down to a root.
+
+    Args:
+        signed: header and body of the quote.
+        front: signature and attestation key, 64 bytes each.
+        certified: the quoting enclave's report, its signature, and the certificates.
+        trusted: PEM of the only root certificate that is trusted.
+
+    Raises:
+        ValueError: the chain or the key does not convince.
+        InvalidSignature: a signature does not.
+    """
+    point = b"\4" + front[64:128]
+    key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+    _verify(key, front[:64], signed)
+    report = certified[:384]
+    (auth_length,) = struct.unpack_from("<H", certified, 448)
+    auth = certified[450 : 450 + auth_length]
+    if report[320:352] != hashlib.sha256(front[64:128] + auth).digest():
+        raise ValueError("the quoting enclave does not vouch for the key")
+    leaf, middle, root = x509.load_pem_x509_certificates(certified[456 + auth_length :])
+    if root != x509.load_pem_x509_certificate(trusted):
+        raise ValueError("the root certificate is not trusted")
+    leaf.verify_directly_issued_by(middle)
+    middle.verify_directly_issued_by(root)
+    leaf_key = leaf.public_key()
+    if not isinstance(leaf_key, ec.EllipticCurvePublicKey):
+        raise ValueError("the PCK certificate has another kind of key")
+    _verify(leaf_key, certified[384:448], report)
 
 
 def _verify(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
@@ -112,7 +154,7 @@ def _bytes_of(evidence: dict[str, object], name: str) -> bytes | None:
 
 def _verify_log(log: bytes, registers: list[bytes]) -> None:
     try:
-        values = _replay(log)
+        values = replay(log, SHA384, _extended, bytes(48))
     except struct.error as error:
         raise EvidenceError(f"event log: {error}") from error
     for index, given in enumerate(registers, 1):
@@ -125,7 +167,21 @@ def _verify_log(log: bytes, registers: list[bytes]) -> None:
             )
 
 
-def _replay(log: bytes) -> dict[int, bytes]:
+def replay(
+    log: bytes, wanted: int, extend: Callable[[bytes, bytes], bytes], start: bytes
+) -> dict[int, bytes]:
+    """The registers that a log comes to, by index.
+
+    Args:
+        log: with its header and its end.
+        wanted: number of the algorithm whose digests count.
+        extend: a register's next value.
+        start: a register's first value.
+
+    Raises:
+        EvidenceError: a digest of an algorithm that the header does not name.
+        struct.error: the log is cut.
+    """
     (size,) = struct.unpack_from("<I", log, 28)
     spec, at = log[32 : 32 + size], 32 + size
     (count,) = struct.unpack_from("<I", spec, 24)
@@ -140,7 +196,11 @@ def _replay(log: bytes) -> dict[int, bytes]:
                 raise EvidenceError(f"Missing digest size for algorithm: {algorithm:#x}")
             digest = log[at + 2 : at + 2 + sizes[algorithm]]
             at += 2 + sizes[algorithm]
-            if algorithm == SHA384:
-                values[index] = hashlib.sha384(values.get(index, bytes(48)) + digest).digest()
+            if algorithm == wanted:
+                values[index] = extend(values.get(index, start), digest)
         at += 4 + struct.unpack_from("<I", log, at)[0]
     return values
+
+
+def _extended(value: bytes, digest: bytes) -> bytes:
+    return hashlib.sha384(value + digest).digest()

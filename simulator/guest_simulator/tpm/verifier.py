@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from guest_simulator.encoding import EncodingError, b64_decode, parse_object
-from guest_simulator.kbs.evidence import EvidenceError, InitData, Verified
+from guest_simulator.kbs.evidence import UNREADABLE, EvidenceError, InitData, Verified
 
 PCRS: Final = 24
 INIT_DATA_PCR: Final = 8
@@ -28,6 +28,15 @@ CheckHardware = Callable[[bytes, bytes], None]
 
 def verify_tpm(evidence: object, expected: bytes, init_data: InitData | None) -> Verified:
     """A verifier for `Behaviour.verifiers["tpm"]`."""
+    try:
+        return _judge_tpm(evidence, expected, init_data)
+    except EvidenceError:
+        raise
+    except UNREADABLE as error:
+        raise EvidenceError(f"TPM evidence: {error!r}") from error
+
+
+def _judge_tpm(evidence: object, expected: bytes, init_data: InitData | None) -> Verified:
     tree = _object(evidence, "TPM evidence")
     quote = _object(tree.get("tpm_quote"), "tpm_quote")
     signature = _base64(quote, "signature")
@@ -59,6 +68,14 @@ class AzureVerifier:
 
     def __call__(self, evidence: object, expected: bytes, init_data: InitData | None) -> Verified:
         """Judge evidence; see `guest_simulator.kbs.evidence.Verifier`."""
+        try:
+            return self._judge(evidence, expected, init_data)
+        except EvidenceError:
+            raise
+        except UNREADABLE as error:
+            raise EvidenceError(f"Azure evidence: {error!r}") from error
+
+    def _judge(self, evidence: object, expected: bytes, init_data: InitData | None) -> Verified:
         tree = _object(evidence, "Azure evidence")
         if tree.get("version") != 2 or isinstance(tree.get("version"), bool):
             raise EvidenceError("evidence of another version than 2")

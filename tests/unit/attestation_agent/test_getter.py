@@ -42,7 +42,7 @@ class Broken(SampleDeviceAttester):
 
 def plant(monkeypatch: pytest.MonkeyPatch, primary: Attester, *devices: Attester) -> None:
     monkeypatch.setattr(getter, "detect", lambda hints: primary)
-    monkeypatch.setattr(getter, "detect_devices", lambda hints: devices)
+    monkeypatch.setattr(getter, "detect_devices", lambda hints, beside: devices)
 
 
 def soon() -> Deadline:

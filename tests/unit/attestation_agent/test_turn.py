@@ -80,3 +80,15 @@ async def test_plain_turns_are_first_come_first_served_and_bounded() -> None:
             await log.take(Deadline.after(0.01))
     await log.take(soon())
     log.give_back()
+
+
+async def test_a_thousand_timeouts_leave_nobody_in_the_queue() -> None:
+    device = FairTurns("the device")
+    await device.take(soon())
+    for number in range(1000):
+        with on_behalf_of(number % 7), pytest.raises(DeadlineError):
+            await device.take(Deadline.after(0))
+    assert not any(device._waiting.values())
+    device.give_back()
+    async with device.held(soon()):
+        assert not device._waiting

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from cdh.config import CdhConfig, Credential, KbcConfig, KmsServiceConfig, effective
+from cdh.config import (
+    DEFAULT_AA_SOCKET,
+    CdhConfig,
+    Credential,
+    KbcConfig,
+    KmsServiceConfig,
+    effective,
+)
 from guest.cmdline import CommandLine
 from guest.config import decode_config
 from guest.errors import ConfigError
@@ -104,6 +111,7 @@ def test_a_file_needs_kbc_name_and_nothing_else() -> None:
 
 
 @pytest.mark.spec("confidential-data-hub", 5)
+@pytest.mark.spec("image-pull", 7)
 def test_the_command_line_speaks_for_images_only_without_the_table() -> None:
     line = (
         "agent.https_proxy=http://p:1 agent.no_proxy=a,b agent.image_registry_auth=kbs:///a/b/c "
@@ -123,6 +131,7 @@ def test_the_command_line_speaks_for_images_only_without_the_table() -> None:
 
 
 @pytest.mark.spec("confidential-data-hub", 6)
+@pytest.mark.spec("image-pull", 7)
 def test_a_policy_of_the_command_line_needs_verification_to_be_true() -> None:
     for value in ("", " agent.enable_signature_verification=yes"):
         image = rules(SMALLEST, f"agent.image_policy_file=file:///p{value}").image
@@ -154,6 +163,14 @@ def test_the_command_line_adds_credentials_and_skips_malformed_ones() -> None:
 def test_unknown_keys_are_ignored_at_every_level() -> None:
     text = SMALLEST + "other = 1\n[image]\nx = 1\n[image.registry_config]\ny = 2\n[z.w]\nv = 1\n"
     assert read(text).kbc.name == "cc_kbc"
+
+
+def test_the_agent_s_socket_may_stand_at_the_top_where_its_table_names_none() -> None:
+    top = 'aa_socket = "unix:///top"\n' + SMALLEST
+    assert rules(SMALLEST).aa.aa_socket == DEFAULT_AA_SOCKET
+    assert rules(top).aa.aa_socket == "unix:///top"
+    assert rules(top + '[aa]\naa_socket = "unix:///own"\n').aa.aa_socket == "unix:///own"
+    assert rules(top, AA_SOCKET="unix:///a").aa.aa_socket == "unix:///a"
 
 
 def test_other_variables_become_fields() -> None:

@@ -1,5 +1,6 @@
 """Resources that are pushed: a key that evidence vouches for, one attempt, little time, few."""
 
+import asyncio
 import json
 import os
 import stat
@@ -152,3 +153,37 @@ async def test_the_calls_exist_only_where_they_are_configured(short_tmp: Path) -
             (PeerError, GuestError), match=r"^\[CDH\] \[ERROR\]: PrepareResourceInjection failed"
         ):
             await world.channel.call(PREPARE, request, deadline=soon())
+
+
+async def push(service: ResourceInjection, path: str, content: bytes) -> None:
+    prepared = await service.prepare(path, NONCE, soon())
+    await service.commit(prepared.session, path, encrypted(prepared.public_key, content))
+
+
+async def test_what_was_pushed_has_a_limit_together(tmp_path: Path) -> None:
+    service = injection(tmp_path, max_bytes=20_000)
+    await push(service, "a", bytes(9_000))
+    await push(service, "b/c", b"small")
+    await push(service, "a", bytes(10_000))
+    with pytest.raises(LimitError, match="more than 20000 bytes would be stored"):
+        await push(service, "d", bytes(8_000))
+    assert not (tmp_path / "d").exists()
+    await push(service, "d", b"")
+    with pytest.raises(LimitError):
+        await push(service, "e", b"")
+
+
+@pytest.mark.parametrize("own", ["luks-headers/x.header", "ocicrypt_config.json", "storage/x"])
+async def test_what_the_hub_keeps_for_itself_is_not_pushed_over(own: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"invalid resource path: .*is the hub's own"):
+        await injection(tmp_path).prepare(own, NONCE, soon())
+
+
+async def test_pushes_into_one_folder_at_one_time_do_not_mix(tmp_path: Path) -> None:
+    service = injection(tmp_path)
+    contents = {f"folder/{n}": bytes([n]) * 200_000 for n in range(12)}
+    async with asyncio.TaskGroup() as group:
+        for path, content in contents.items():
+            group.create_task(push(service, path, content), name=path)
+    stored = {f"folder/{one.name}": one.read_bytes() for one in (tmp_path / "folder").iterdir()}
+    assert stored == contents

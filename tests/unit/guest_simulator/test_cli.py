@@ -99,6 +99,7 @@ def test_help_tells_of_everything(capsys: pytest.CaptureFixture[str]) -> None:
         ("--registry-users", "missing", None),
         ("--resources", "missing", None),
         ("--state", "file", "not a directory"),
+        ("--trust", "nothing", None),
     ],
 )
 def test_what_cannot_start_says_why_in_one_line(

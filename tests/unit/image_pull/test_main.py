@@ -146,6 +146,10 @@ def test_progress_names_each_layer_once() -> None:
     shown.layer_bytes(digest, 1, 10)
     shown.layer_state(digest, "waiting")
     shown.layer_bytes(digest, 5, 10)
-    assert bars.shown == {0: {"description": f"{'ab' * 6} waiting", "total": 10, "completed": 5}}
+    assert bars.shown == {
+        0: {"description": "0 of 1 layers", "total": None},
+        1: {"description": f"{'ab' * 6} waiting", "total": 10, "completed": 5},
+    }
     shown.layer_state(digest, "stored")
-    assert bars.shown[0]["description"] == f"{'ab' * 6} stored"
+    assert bars.shown[1]["description"] == f"{'ab' * 6} stored"
+    assert bars.shown[0]["description"] == "1 of 1 layers"

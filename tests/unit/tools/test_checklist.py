@@ -45,6 +45,16 @@ def test_a_check_is_proven_by_a_pass_without_a_failure() -> None:
     assert "built data" not in text
 
 
+def test_a_second_run_adds_proofs_and_its_failures_take_them_away() -> None:
+    page = checklist.parse_page("page", PAGE)
+    here: checklist.Checks = {"page": {"1": {"passed": ["a"]}, "2": {"passed": ["b"]}}}
+    vm: checklist.Checks = {"page": {"2": {"failed": ["c"]}, "3": {"passed": ["d"]}}, "other": {}}
+    whole = checklist.merged(here, vm)
+    assert checklist.proven(page, whole) == {1, 3}
+    assert whole["page"]["2"] == {"passed": ["b"], "failed": ["c"]}
+    assert here["page"]["2"] == {"passed": ["b"]}
+
+
 def test_built_data_is_named_and_foreign_programs_are_named_and_not_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

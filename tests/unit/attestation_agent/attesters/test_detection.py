@@ -142,6 +142,18 @@ def test_a_handle_that_is_none_leaves_the_tpm_out(short_tmp: Path) -> None:
         assert found(TeeHints(root=str(short_tmp), tpm_ak_handle=handle)) == "tpm"
 
 
+@pytest.mark.parametrize("tee", [Tee.TPM, Tee.AZ_TDX_VTPM, Tee.AZ_SNP_VTPM])
+def test_a_tpm_is_a_device_where_it_is_asked_for_and_not_the_tee_itself(
+    short_tmp: Path, tee: Tee
+) -> None:
+    pytest.importorskip("tpm2_pytss", reason="no tpm2-pytss (make system builds it)")
+    put(short_tmp, "/dev/tpm0", ABSENT_INDEX)
+    asked = TeeHints(root=str(short_tmp), tpm_beside=True)
+    assert [device.tee for device in detect_devices(asked, beside=Tee.SNP)] == [Tee.TPM]
+    assert detect_devices(asked, beside=tee) == ()
+    assert detect_devices(TeeHints(root=str(short_tmp)), beside=Tee.SNP) == ()
+
+
 def test_a_tpm_that_is_named_must_be_there(short_tmp: Path) -> None:
     put(short_tmp, "/dev/tpm0", ABSENT_INDEX)
     assert found(TeeHints(root=str(short_tmp), tpm_device="/dev/tpm7")) == "sample"

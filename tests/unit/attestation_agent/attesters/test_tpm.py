@@ -54,6 +54,28 @@ async def test_evidence_verifies_binds_32_bytes_and_carries_the_key(short_tmp: P
     assert public.public_numbers().e == 65537
 
 
+async def test_the_manufacturers_certificate_is_carried_and_one_that_is_locked_is_not(
+    short_tmp: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from attestation_agent.hardware.tpm_thread import Tpm
+
+    certificate = b"\x30\x82\x05\x00" + bytes(1280)
+    with tpm_guest(short_tmp) as guest:
+        await Tpm(guest.path).run(
+            lambda session: session.write_index(0x01C0_0002, certificate), Deadline.after(30)
+        )
+        attester = detect(guest.hints())
+        for _ in range(2):
+            evidence = await evidence_of(attester)
+            assert base64.b64decode(evidence["ek_cert"]) == certificate
+            verify_tpm(evidence, DATA, None)
+        assert guest.relay.codes().count(wire.NV_READ) == 2  # the first time, in two pieces
+        locked = TpmFault(code=wire.NV_READ, answer=wire.response(code=0x149))
+        guest.relay.faults.append(locked)
+        assert "ek_cert" not in await evidence_of(detect(guest.hints()))
+    assert "the TPM's certificate is left out" in caplog.messages
+
+
 async def test_short_report_data_is_padded_with_zeros(short_tmp: Path) -> None:
     with tpm_guest(short_tmp) as guest:
         attester = detect(guest.hints())

@@ -1,6 +1,7 @@
 """Work on a device: in turn, one at a time, bounded, and never in anybody's way."""
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -94,6 +95,29 @@ async def test_too_much_waiting_work_is_refused_at_once(monkeypatch: pytest.Monk
         with pytest.raises(LimitError, match="1 calls wait for the device"):
             await device.run(lambda _: None, soon())
         release.set()
+
+
+async def test_a_thousand_timeouts_leave_one_thread_no_work_and_no_descriptor() -> None:
+    device = DeviceThread("device that hangs")
+    release = threading.Event()
+    done: list[int] = []
+    descriptors = len(os.listdir("/proc/self/fd"))
+    threads = threading.active_count()
+
+    def hang(steps: Steps) -> None:
+        with open("/dev/null", "rb"), steps.at("/dev/x", "read"):
+            release.wait()
+
+    with pytest.raises(PlatformError, match="ETIMEDOUT"):
+        await device.run(hang, Deadline.after(0.2))
+    for number in range(1000):
+        with pytest.raises(DeadlineError):
+            await device.run(lambda _, n=number: done.append(n), Deadline.after(0))  # type: ignore[misc]
+    assert threading.active_count() == threads + 1
+    release.set()
+    assert await device.run(lambda _: 1, soon()) == 1
+    assert done == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 async def test_an_idle_thread_ends_and_the_next_work_starts_another(

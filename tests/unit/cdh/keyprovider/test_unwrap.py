@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,15 @@ class Resources:
     def __init__(self, resources: Mapping[str, bytes]) -> None:
         self.resources = resources
         self.fetched: list[str] = []
+        self.given: list[Secret] = []
 
     async def fetch(self, uri: ResourceUri, deadline: Deadline) -> Secret:
         self.fetched.append(uri.path)
         await asyncio.sleep(0)
         if uri.path not in self.resources:
             raise NotFoundError(uri.path)
-        return Secret(self.resources[uri.path])
+        self.given.append(Secret(self.resources[uri.path]))
+        return self.given[-1]
 
     async def run(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -167,6 +170,20 @@ async def test_during_a_pull_a_kek_is_fetched_once(vectors: Path) -> None:
     assert len(resources.fetched) == 1
     await keys.unwrap_packet(data, Deadline.after(5))
     assert len(resources.fetched) == 2
+
+
+@pytest.mark.parametrize("change", [{}, {"iv": "AAAAAAAAAAAAAAAA"}], ids=["good", "bad"])
+async def test_outside_of_pulls_a_kek_is_wiped_once_it_was_used(
+    change: dict[str, str], vectors: Path
+) -> None:
+    vector = load(vectors)[0]
+    keys, resources = keys_for(vector)
+    data = json.dumps(json.loads(vector["packet"]) | change).encode()
+    with suppress(IntegrityError):
+        await keys.unwrap_packet(data, Deadline.after(5))
+    (kek,) = resources.given
+    with pytest.raises(ValueError, match="wiped"):
+        kek.reveal()
 
 
 async def test_a_failed_fetch_is_not_kept(vectors: Path) -> None:

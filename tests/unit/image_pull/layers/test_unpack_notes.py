@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from guest.errors import DecodeError
 from image_pull.layers.finish import Noted
 from support import tarballs as tb
 from support.tarballs import file, folder, hard_link, symlink
@@ -50,6 +51,21 @@ def test_a_whiteout_hides_nothing_of_its_own_layer(tmp_path: Path) -> None:
     )
     assert whiteouts(noted) == ([], [b"d", b"o"])
     assert {"f", "d/x", "o/x"} <= set(tb.snapshot(target))
+
+
+def test_what_was_in_a_directory_may_be_hidden_after_it_became_a_file(tmp_path: Path) -> None:
+    # umoci lists a file where a directory was, then a whiteout of each thing that was in it
+    hiding = (file(b"d/.wh.a"), file(b"d/e/.wh.b"), folder(b"l/.wh.c"), file(b"x"))
+    target, noted = run(tmp_path, file(b"d", b"1"), symlink(b"l", b"d"), *hiding)
+    assert whiteouts(noted) == ([], [])
+    assert set(tb.snapshot(target)) == {".", "d", "l", "x"}
+    assert (target / "d").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", [b"d/x", b"d/.wh..wh..opq", b"d/.wh.", b"d/.wh.a/x"])
+def test_a_file_is_no_parent(name: bytes, tmp_path: Path) -> None:
+    with pytest.raises(DecodeError):
+        run(tmp_path, file(b"d", b"1"), file(name, b"2"))
 
 
 def test_what_replaces_a_whiteout_still_hides_what_is_below(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from guest.rpc.method import CallContext, Routes
 from guest.secret import Secret
 from guest.ttrpc.server import TtrpcServer
 from guest_simulator.cert import CertificateAuthority
+from image_pull.layers.pipeline import LayerDescriptor
 from image_pull.ocicrypt.annotations import KEYS_PREFIX, PUBLIC_OPTIONS
 from image_pull.ocicrypt.cipher import LayerEncryptor
 from image_pull.ocicrypt.configured import ConfiguredProviders
@@ -106,7 +107,7 @@ async def tls_grpc(
         output = KeyProviderKeyWrapProtocolOutput(KeyProviderKeyWrapProtocolOutput=said)
         return output.SerializeToString()
 
-    handlers = {UNWRAP_KEY.name: grpc.unary_unary_rpc_method_handler(unwrap)}
+    handlers: dict[str, Any] = {UNWRAP_KEY.name: grpc.unary_unary_rpc_method_handler(unwrap)}
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(UNWRAP_KEY.service, handlers),)
@@ -295,7 +296,7 @@ async def test_sixty_four_keys_are_unwrapped_at_once_and_a_slow_one_blocks_nobod
         return layers[int(packet)][1]
 
     async def unwrap(number: int, made: ConfiguredProviders) -> None:
-        descriptor = tb.LayerDescriptor(
+        descriptor = LayerDescriptor(
             media_type=tb.GZIP + "+encrypted",
             digest=tb.sha256(b""),
             size=0,

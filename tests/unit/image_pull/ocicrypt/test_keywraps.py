@@ -290,12 +290,9 @@ def message(made: rsa.RSAPrivateKey, plain: bytes, **changes: Any) -> bytes:
     sealer = Cipher(AES(session_key), CFB(bytes(16))).encryptor()
     body = bytes([changes.get("version", 1)]) + sealer.update(content) + sealer.finalize()
     sealed = pgp_packet(changes.get("tag", 18), body)
-    return (
-        changes.get("before", b"")
-        + session * changes.get("times", 1)
-        + sealed
-        + changes.get("after", b"")
-    )
+    before: bytes = changes.get("before", b"")
+    after: bytes = changes.get("after", b"")
+    return before + session * int(changes.get("times", 1)) + sealed + after
 
 
 def test_a_message_made_by_hand_opens() -> None:

@@ -13,7 +13,8 @@ from guest.errors import DecodeError, DeniedError
 from image_pull.reference import ImageReference
 from image_pull.signature.evaluation import Candidate, Means
 from image_pull.signature.gate import PolicyGate
-from image_pull.signature.policy import KeyAt, KeyHere, Policy, scopes_of
+from image_pull.signature.key_source import KeyAt, KeyHere
+from image_pull.signature.policy import Policy, scopes_of
 from image_pull.sources import Sources
 from support.pulling import Resources
 from support.signing import Repository

@@ -8,7 +8,8 @@ import pytest
 from guest.errors import GuestError, InvalidInputError, PlatformError
 from image_pull.layers.merge import merge_layers
 from image_pull.layers.record import Jail, LayerRecord
-from image_pull.store.bundle import Bundles, visible_layers
+from image_pull.store.bundle import COPY, Bundles, visible_layers
+from image_pull.store.claim import MARK, claimed
 from image_pull.store.layers import StoredLayer
 from image_pull.store.meta import Store
 from image_pull.store.overlay import Overlays
@@ -114,3 +115,70 @@ def test_a_configuration_that_appears_meanwhile_is_kept_and_the_rest_goes(
 def test_layers_below_one_with_an_opaque_root_are_not_mounted(tmp_path: Path) -> None:
     layers = [layer(tmp_path, "a"), layer(tmp_path, "b", (b"",)), layer(tmp_path, "c")]
     assert list(visible_layers(layers)) == [layers[2], layers[1]]
+
+
+def test_a_bundle_that_somebody_makes_is_refused(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    with claimed(bundle) as claim:
+        claim.start()
+        for act in (bundles.check_free, bundles.discard):
+            with pytest.raises(InvalidInputError, match="another pull makes"):
+                act(bundle)
+        with pytest.raises(InvalidInputError, match="another pull makes"):
+            bundles.assemble(bundle, [layer(tmp_path, "a")], spec)
+    assert [each.name for each in bundle.iterdir()] == [MARK]
+
+
+def test_what_a_dead_pull_made_goes_and_a_bundle_is_made_there(
+    bundles: Bundles, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    (bundle / "rootfs").mkdir(parents=True)
+    with claimed(bundle) as claim:  # and the process ends
+        claim.start()
+        (bundle / "rootfs" / "half").write_text("made")
+        (bundle / COPY).mkdir()
+        claim.publish(bundle / "config.json", b"{}")
+    bundles.assemble(bundle, [layer(tmp_path, "a")], spec)
+    assert sorted(each.name for each in bundle.iterdir()) == ["config.json", "rootfs"]
+    assert [each.name for each in (bundle / "rootfs").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_what_was_there_before_a_dead_pull_stays(
+    started: bool, bundles: Bundles, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "config.json").write_text("mine")
+    if not started:
+        (bundle / "rootfs").mkdir()
+        (bundle / "rootfs" / "file").write_text("mine")
+    with claimed(bundle) as claim:
+        if started:
+            claim.start()
+    with pytest.raises(InvalidInputError, match="OCI config file already exists"):
+        bundles.check_free(bundle)
+    assert (bundle / "config.json").read_text() == "mine"
+    assert started or (bundle / "rootfs" / "file").read_text() == "mine"
+    assert not (bundle / MARK).exists()
+
+
+def test_a_bundle_whose_undoing_was_cut_off_is_undone(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundles.assemble(bundle, [layer(tmp_path, "a")], spec)
+    with claimed(bundle) as claim:
+        claim.start(undoing=True)
+    bundles.check_free(bundle)
+    assert list(bundle.iterdir()) == []
+
+
+def test_a_mark_that_is_a_link_is_not_followed(bundles: Bundles, tmp_path: Path) -> None:
+    bundle, other = tmp_path / "bundle", tmp_path / "other"
+    bundle.mkdir()
+    other.write_text("theirs")
+    (bundle / MARK).symlink_to(other)
+    with pytest.raises(PlatformError):
+        bundles.assemble(bundle, [layer(tmp_path, "a")], spec)
+    assert other.read_text() == "theirs"

@@ -14,7 +14,8 @@ from guest.errors import PlatformError
 from image_pull.layers.record import RootEntry
 from image_pull.store import syscalls
 from image_pull.store.meta import Store
-from image_pull.store.overlay import MOUNTINFO, Overlays, mount_old, mount_points, unescape
+from image_pull.store.mountinfo import MOUNTINFO, mount_points, unescape
+from image_pull.store.overlay import Overlays, mount_old
 
 MIB = b"""30 1 8:1 / / rw shared:1 - ext4 /dev/root rw
 69 30 0:40 / /run/a\\040b/rootfs rw,relatime - overlay overlay rw,lowerdir=/x
