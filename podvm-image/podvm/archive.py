@@ -74,6 +74,24 @@ def resolve(wanted: Wanted, *, work: Path) -> Lock:
     return Lock(release=wanted.release, sets=sets)
 
 
+def locate(wanted: Wanted, names: Sequence[str], *, work: Path) -> tuple[Package, ...]:
+    """Find versions and hashes of these packages alone.
+
+    Args:
+        wanted: packages.toml.
+        names: of packages.
+        work: an empty directory for apt's state.
+
+    Raises:
+        ImageError: apt cannot.
+    """
+    bases = mirrors()
+    options = _apt_root(wanted, bases, work)
+    run(["apt-get", *options, "-qq", "update"], inherit=True)
+    printed = run(["apt-get", *options, "-qq", "--print-uris", "download", *names])
+    return parse_uris(printed.decode(), bases)
+
+
 def _apt_root(wanted: Wanted, bases: Mapping[str, str], work: Path) -> list[str]:
     for name in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/sources.list.d",
                  "etc/apt/trusted.gpg.d", "var/lib/apt/lists/partial", "var/lib/dpkg",

@@ -91,7 +91,7 @@ def install(
         tree: the root tree.
         part: lock of what is installed, from `fetch_wheels`.
         wheels: where its wheels are.
-        extra: wheels outside the lock: ours, and those that were built.
+        extra: wheels outside the lock, if any: ours, and those that were built.
         minor: of the image's Python.
         scripts: command to `module:function`.
 
@@ -107,7 +107,8 @@ def install(
            "--root-user-action=ignore", f"--target={site}", "--only-binary=:all:",
            *_target(minor)]  # fmt: skip
     run([*pip, "--require-hashes", f"--find-links={wheels}", "--requirement", part])
-    run([*pip, "--upgrade", *extra])
+    if extra:
+        run([*pip, "--upgrade", *extra])
     _strip(site)
     _environment(prefix, minor)
     for name, target in sorted(scripts.items()):
@@ -133,10 +134,15 @@ def _environment(prefix: Path, minor: int) -> None:
     )
 
 
-def _launcher(tree: Path, name: str, target: str) -> None:
+def launcher(target: str) -> str:
+    """The text of a command that calls `module:function`."""
     module, _, function = target.partition(":")
+    return _LAUNCHER.format(prefix=PREFIX, module=module, function=function)
+
+
+def _launcher(tree: Path, name: str, target: str) -> None:
     path = tree / PREFIX / "bin" / name
-    path.write_text(_LAUNCHER.format(prefix=PREFIX, module=module, function=function))
+    path.write_text(launcher(target))
     path.chmod(0o755)
     if name in COMMANDS:
         link = tree / "usr/local/bin" / name

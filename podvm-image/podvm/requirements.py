@@ -4,6 +4,7 @@ Source: docs/spec/podvm-image.md 14.3.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,14 +56,18 @@ def parse(text: str) -> tuple[Requirement, ...]:
     return tuple(found)
 
 
-def runtime(text: str) -> tuple[Requirement, ...]:
+def runtime(text: str, *, also: Collection[str] = ()) -> tuple[Requirement, ...]:
     """The entries that run time needs, directly or through another, in the lock's order.
+
+    Args:
+        text: the lock.
+        also: names of further libraries that are needed.
 
     Raises:
         ImageError: nothing is marked as needed at run time.
     """
     entries = parse(text)
-    needed = {RUNTIME}
+    needed = {RUNTIME, *also}
     while True:
         more = {entry.name for entry in entries if entry.via & needed} - needed
         if not more:
