@@ -27,6 +27,14 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name what is given as a dict by its plain values: addresses of objects differ by process."""
+    if not isinstance(val, dict):
+        return None
+    plain = (str, int, float, bool, bytes, type(None))
+    return "-".join(f"{key}={val[key]}" if type(val[key]) in plain else str(key) for key in val)
+
+
 @pytest.fixture
 def short_tmp() -> Iterator[Path]:
     """A private directory whose path has at most 30 bytes, for Unix sockets (limit 107)."""

@@ -55,9 +55,12 @@ class Refusal:
 
 
 def judge_resource(status: int, body: bytes) -> Refusal:
-    """Judge the answer to a resource request."""
+    """Judge the answer to a resource request.
+
+    A body that is no error of a KBS is not repeated: it may be what was asked for.
+    """
     information = find_error_information(body)
-    said = _said(status, body, information)
+    said = _said(status, b"", information)
     if _is_transient(status):
         return Refusal(error=UnavailableError(f"KBS internal error: {said}"), remedy=Remedy.WAIT)
     if status == 404:

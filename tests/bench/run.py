@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bench.row import Row
 
-PARTS: Final = ("start", "resources", "echo", "pull")
+PARTS: Final = ("start", "agent", "resources", "echo", "pull", "images", "pull_faults")
 RESULT: Final = Path(__file__).resolve().parents[2] / "build" / "bench.json"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+import zstandard
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
@@ -37,25 +38,32 @@ class LayerCost:
         return sum(self.stages.values())
 
 
-def layer_cost(url: str, packed: bytes, plain: bytes, scratch: Path) -> LayerCost:
-    """Measure one encrypted gzip layer.
+def layer_cost(
+    url: str, packed: bytes, tar: Path, scratch: Path, *, encrypted: bool, zstd: bool = False
+) -> LayerCost:
+    """Measure one layer.
 
     Args:
         url: where its blob is served.
-        packed: the gzip bytes before encryption.
-        plain: the tar archive.
+        packed: the compressed bytes before encryption.
+        tar: file with the archive.
         scratch: a directory that is made, filled and removed, on the store's file system.
+        encrypted: whether the blob is.
+        zstd: packed with zstd, not gzip.
     """
     stages: dict[str, float] = {}
     pieces: list[bytes] = []
     stages["receive"] = _cpu(lambda: asyncio.run(_receive(url, pieces)))
     blob = b"".join(pieces)
+    pieces.clear()
     stages["blob sha256"] = _cpu(lambda: _digest(blob))
-    stages["hmac"] = _cpu(lambda: _mac(blob))
-    stages["aes-ctr"] = _cpu(lambda: _decrypt(blob))
-    stages["inflate"] = _cpu(lambda: _inflate(packed))
+    if encrypted:
+        stages["hmac"] = _cpu(lambda: _mac(blob))
+        stages["aes-ctr"] = _cpu(lambda: _decrypt(blob))
+    stages["inflate"] = _cpu(lambda: _unpack_zstd(packed) if zstd else _inflate(packed))
+    plain = tar.read_bytes()
     stages["tar sha256"] = _cpu(lambda: _digest(plain))
-    stages["tar -x"] = _untar(plain, scratch)
+    stages["tar -x"] = _untar(tar, scratch)
     return LayerCost(stages=stages)
 
 
@@ -101,9 +109,13 @@ def _inflate(data: bytes) -> None:
         data = b""
 
 
-def _untar(plain: bytes, scratch: Path) -> float:
-    archive = scratch.with_suffix(".tar")
-    archive.write_bytes(plain)
+def _unpack_zstd(data: bytes) -> None:
+    reader = zstandard.ZstdDecompressor().stream_reader(data)
+    while reader.read(CHUNK):
+        pass
+
+
+def _untar(archive: Path, scratch: Path) -> float:
     scratch.mkdir()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = ["tar", "-x", "-f", str(archive), "-C", str(scratch)]
@@ -113,6 +125,5 @@ def _untar(plain: bytes, scratch: Path) -> float:
         stderr=subprocess.DEVNULL,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    archive.unlink()
     shutil.rmtree(scratch)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -107,10 +107,10 @@ async def test_an_answer_that_was_changed_is_refused(flip: int) -> None:
 async def test_each_failure_has_its_error_within_the_deadline() -> None:
     async with _kbs() as kbs, rcar_client(kbs.url) as client:
         kbs.faults.add(Fault(path="/resource/a", status=404, body=b"nothing here"))
-        with pytest.raises(NotFoundError, match=r"KBS resource not found: .*nothing here"):
+        with pytest.raises(NotFoundError, match=r"KBS resource not found: status 404$"):
             await client.fetch_resource(ResourceUri.parse("kbs:///a/b/c"), soon())
         kbs.faults.add(Fault(path="/resource/d", status=500, body=b"it broke"))
-        with pytest.raises(UnavailableError, match="status 500: it broke"):
+        with pytest.raises(UnavailableError, match=r"status 500$"):
             await client.fetch_resource(ResourceUri.parse("kbs:///d/b/c"), soon())
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))

@@ -89,7 +89,6 @@ async def test_a_bundle_of_whom_the_policy_names_is_good_years_after_its_certifi
         {"scts": 0},
         {"scts": 2},
     ],
-    ids=str,
 )
 async def test_a_bundle_s_certificate_that_is_another_is_refused(
     world: SigstoreWorld, certificate: dict[str, Any]

@@ -1,0 +1,345 @@
+"""Four images of this machine's own files, pulled by us and by skopeo + umoci.
+
+A: 10 layers, 20,000 files, 330 MB, gzip. B: A encrypted. C: one layer of 1 GiB in large files,
+zstd, encrypted. D: 60 layers of 100 small files. Rounds of ours and of the peer take turns. Where
+others use the machine too, the CPU seconds tell more than the wall time: both are in the table.
+
+Source: docs/ARCHITECTURE.md, section 5; docs/adr/0003-pull-speed.md.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from isal import igzip
+
+from bench.hub import (
+    BUNDLES,
+    LAYERS_IN_FLIGHT,
+    SECONDS,
+    Cost,
+    encrypt_command,
+    have_peer,
+    hub,
+    peak_of_pull,
+    peer_pull,
+    pull,
+    push_plain,
+)
+from bench.place import Place, short_directory, simulator
+from bench.row import Row
+from bench.stages import LayerCost, layer_cost
+from guest_simulator.images.entries import Entry
+from guest_simulator.images.image import Compression
+from support import real_images, trees
+from support.real_images import BuiltLayer, Recipe
+from support.trees import differences, rows_of
+
+ROUNDS: Final = 5
+MEMORY_ROUNDS: Final = 1
+WALL_BAR: Final = 1.4
+PEER_BAR: Final = 0.6
+MEMORY_BAR: Final = 32.0
+PER_LAYER: Final = 0.010
+"""Seconds a layer that image D may take beyond the bound."""
+
+SMALL: Final = "bench/small:v1"
+"""What a hub pulls before, so that imports and attestation are behind it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Case:
+    """One image, and what was measured of it.
+
+    Attributes:
+        title: letter and description.
+        layers: as built, before encryption.
+        name: of what we pull, in the registry.
+        peer_name: of the same content unencrypted, in a form that umoci reads.
+        first: pulls of fresh hubs.
+        later: pulls of hubs that had pulled.
+        peer: wall seconds of skopeo + umoci.
+        memory: MiB above idle.
+        unlike: names that differ between the two trees; None when no peer is here.
+    """
+
+    title: str
+    layers: Sequence[BuiltLayer]
+    name: str
+    peer_name: str
+    encrypted: bool
+    first: list[Cost] = field(default_factory=list)
+    later: list[Cost] = field(default_factory=list)
+    peer: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    unlike: list[str] | None = None
+
+    @property
+    def letter(self) -> str:
+        """A, B, C or D."""
+        return self.title[0]
+
+
+def rows() -> list[Row]:
+    """For each image: time against its bound and its peer, memory, and the tree."""
+    with short_directory() as directory, ExitStack() as stack:
+        world = stack.enter_context(simulator())
+        host = world["registry"]
+        cases = _cases(world, directory)
+        place = Place(directory=directory, kbs=world["kbs"])
+        rule = f'[[image.registry_config.registry]]\nlocation = "{host}"\ninsecure = true\n'
+        place.write_configs(rule)
+        for number in range(ROUNDS):
+            seen = _Seen()
+            for case in cases:
+                _measure(case, place, world, seen if number == ROUNDS - 1 else None)
+                _measure_peer(case, cases[0], place, world, seen)
+        for case in cases:
+            names = [f"{host}/{case.name}"] * MEMORY_ROUNDS
+            case.memory = [peak_of_pull(place, name) for name in names]
+        found = []
+        for case in cases:
+            found += _rows_of(case, _floor(case, world, directory / "scratch"))
+        memory = {case.letter: max(case.memory) for case in cases}
+        return [*found, _memory_ratio(memory)]
+
+
+def _cases(world: dict[str, str], directory: Path) -> list[Case]:
+    """The four images, pushed."""
+    host = world["registry"]
+    many = _built(real_images.many_files(), directory)
+    large = _built(real_images.one_large_layer(), directory)
+    small = _built(real_images.many_layers(), directory)
+    tiny = Recipe(name="S", layers=((Entry(path="a"),),), compression=Compression.GZIP)
+    _built(tiny, directory)
+    # umoci 0.4 reads no zstd: its image C is the same archive as gzip
+    home = directory / "C"
+    gzip = [real_images.repacked(layer, home, lambda data: igzip.compress(data)) for layer in large]
+    real_images.write_index(gzip, home / "layout", "gzip")
+
+    def encrypt(letter: str, target: str) -> None:
+        encrypt_command(world, directory / "kek", f"oci:{directory}/{letter}/layout:v1", target)
+
+    encrypt("S", SMALL)
+    encrypt("A", "bench/b:v1")
+    encrypt("C", "bench/c:v1")
+    for letter, tag in (("A", "v1"), ("C", "gzip"), ("D", "v1")):
+        source = f"oci:{directory}/{letter}/layout:{tag}"
+        push_plain(host, source, f"bench/{letter.lower()}:{tag}")
+    files = sum(len(layer) for layer in real_images.many_files().layers)
+    return [
+        Case(
+            title=f"A (10 layers, {files} files, gzip)",
+            layers=many,
+            name="bench/a:v1",
+            peer_name="bench/a:v1",
+            encrypted=False,
+        ),
+        Case(
+            title="B (A encrypted)",
+            layers=many,
+            name="bench/b:v1",
+            peer_name="bench/a:v1",
+            encrypted=True,
+        ),
+        Case(
+            title="C (one layer of 1 GiB, zstd, encrypted)",
+            layers=large,
+            name="bench/c:v1",
+            peer_name="bench/c:gzip",
+            encrypted=True,
+        ),
+        Case(
+            title="D (60 layers of 100 small files, gzip)",
+            layers=small,
+            name="bench/d:v1",
+            peer_name="bench/d:v1",
+            encrypted=False,
+        ),
+    ]
+
+
+def _built(recipe: Recipe, directory: Path) -> list[BuiltLayer]:
+    return real_images.write_image(recipe, directory / recipe.name)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The trees of one round: ours of the image at hand, the peer's of image A."""
+
+    ours: dict[str, trees.Row] | None = None
+    many: dict[str, trees.Row] | None = None
+
+
+def _measure(case: Case, place: Place, world: dict[str, str], seen: _Seen | None) -> None:
+    """One round of ours: a fresh hub, and one that has pulled."""
+    host, registry = world["registry"], int(world["pid"])
+    with hub(place) as pid:
+        case.first.append(pull(place, f"{host}/{case.name}", BUNDLES[0], pid, registry))
+        if seen is not None and have_peer():
+            seen.ours = rows_of(place.directory / BUNDLES[0] / "rootfs")
+    with hub(place) as pid:
+        pull(place, f"{host}/{SMALL}", BUNDLES[0], pid, registry)
+        case.later.append(pull(place, f"{host}/{case.name}", BUNDLES[1], pid, registry))
+
+
+def _measure_peer(case: Case, many: Case, place: Place, world: dict[str, str], seen: _Seen) -> None:
+    """One round of the peer; what it takes for image A counts for B, which it cannot decrypt."""
+    if not have_peer():
+        return
+    if case.peer_name == many.peer_name and case is not many:
+        case.peer.append(many.peer[-1])
+        theirs = seen.many
+    else:
+        with peer_pull(f"{world['registry']}/{case.peer_name}", place.directory) as (wall, tree):
+            case.peer.append(wall)
+            theirs = rows_of(tree) if seen.ours is not None else None
+    if case is many:
+        seen.many = theirs
+    if seen.ours is not None and theirs is not None:
+        case.unlike = differences(seen.ours, theirs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """What the stages of an image cost alone, in CPU seconds.
+
+    Attributes:
+        total: of all layers and stages.
+        longest: of one layer.
+        parts: by stage, in words.
+    """
+
+    total: float
+    longest: float
+    parts: str
+
+
+def _floor(case: Case, world: dict[str, str], scratch: Path) -> Floor:
+    name, _, tag = case.name.partition(":")
+    base = f"{world['registry_url']}/v2/{name}"
+    command = ["curl", "-sf", f"{base}/manifests/{tag}"]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+    digests = [layer["digest"] for layer in json.loads(done.stdout)["layers"]]
+    costs = [
+        _layer_cost(case, layer, f"{base}/blobs/{digest}", scratch)
+        for digest, layer in zip(digests, case.layers, strict=True)
+    ]
+    parts = [
+        f"{stage} {sum(each.stages[stage] for each in costs):.2f}" for stage in costs[0].stages
+    ]
+    return Floor(
+        total=sum(each.total() for each in costs),
+        longest=max(each.total() for each in costs),
+        parts=", ".join(parts),
+    )
+
+
+def _layer_cost(case: Case, layer: BuiltLayer, url: str, scratch: Path) -> LayerCost:
+    return layer_cost(
+        url,
+        layer.blob.read_bytes(),
+        layer.tar,
+        scratch,
+        encrypted=case.encrypted,
+        zstd=layer.compression is Compression.ZSTD,
+    )
+
+
+def _rows_of(case: Case, floor: Floor) -> list[Row]:
+    registry = statistics.median(cost.registry for cost in case.first)
+    total = floor.total + registry
+    bound = max(total / (os.cpu_count() or 1), floor.longest)
+    packed = sum(layer.packed_bytes for layer in case.layers) / 1e6
+    plain = sum(layer.tar_bytes for layer in case.layers) / 1e6
+    stages = (
+        f"bound {bound:.2f} s; {packed:.0f} MB packed, {plain:.0f} MB of tar; CPU {total:.2f} s: "
+        f"{floor.parts}, registry {registry:.2f}"
+    )
+    bar = WALL_BAR
+    if case.letter == "D":
+        bar = round(1 + PER_LAYER * len(case.layers) / bound, 3)
+    result = [
+        _against_bound(f"{case.title}: first pull", case.first, bound, bar, stages),
+        _against_bound(f"{case.letter}: in a hub that has pulled", case.later, bound, bar, ""),
+        _cpu_row(f"{case.letter}: CPU of such a pull against its stages", case.later, total),
+    ]
+    if case.peer:
+        other = statistics.median(case.peer)
+        result.append(
+            Row(
+                name=f"{case.letter}: first pull against skopeo copy + umoci, unencrypted",
+                bar=PEER_BAR,
+                value=_median([cost.wall for cost in case.first]) / other,
+                unit="x",
+                peer=f"{_spread(case.peer)}; ours {_spread([c.wall for c in case.first])}",
+            )
+        )
+    if case.unlike is not None:
+        result.append(_tree_row(case.letter, case.unlike))
+    in_flight = min(LAYERS_IN_FLIGHT, len(case.layers))
+    result.append(
+        Row(
+            name=f"{case.letter}: peak memory above idle, per layer in flight",
+            bar=MEMORY_BAR,
+            value=max(case.memory) / in_flight,
+            unit="MiB",
+            peer=f"none; PSS of CDH and its children, {in_flight} in flight",
+        )
+    )
+    return result
+
+
+def _against_bound(name: str, costs: list[Cost], bound: float, bar: float, stages: str) -> Row:
+    walls = [cost.wall for cost in costs]
+    ours = f"ours {_spread(walls)}"
+    return Row(
+        name=name,
+        bar=bar,
+        value=_median(walls) / bound,
+        unit="x",
+        peer=f"{stages}; {ours}" if stages else ours,
+    )
+
+
+def _cpu_row(name: str, costs: list[Cost], total: float) -> Row:
+    spent = [cost.cpu + cost.registry for cost in costs]
+    return Row(
+        name=name, bar=None, value=_median(spent) / total, unit="x", peer=f"ours {_spread(spent)}"
+    )
+
+
+def _tree_row(letter: str, unlike: list[str]) -> Row:
+    shown = f"; {'; '.join(unlike[:3])}" if unlike else ""
+    return Row(
+        name=f"{letter}: names that differ from umoci's tree",
+        bar=0,
+        value=len(unlike),
+        unit="",
+        peer=f"mode, owner, times, xattrs, links, devices, content{shown}",
+        kind="exactly",
+    )
+
+
+def _memory_ratio(memory: dict[str, float]) -> Row:
+    return Row(
+        name="peak memory of image C against that of image A",
+        bar=1.0,
+        value=memory["C"] / memory["A"],
+        unit="x",
+        peer=", ".join(f"{letter} {value:.0f} MiB" for letter, value in memory.items()),
+    )
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{_median(values):.2f} s, {min(values):.2f} to {max(values):.2f}"
