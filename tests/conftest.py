@@ -32,7 +32,8 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     if not isinstance(val, dict):
         return None
     plain = (str, int, float, bool, bytes, type(None))
-    return "-".join(f"{key}={val[key]}" if type(val[key]) in plain else str(key) for key in val)
+    name = "-".join(f"{key}={val[key]}" if type(val[key]) in plain else str(key) for key in val)
+    return name.encode("ascii", "backslashreplace").decode()
 
 
 @pytest.fixture
