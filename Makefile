@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON_TOOL := .venv/bin/python -m
 .DEFAULT_GOAL := help
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTEST_ADDOPTS MAKEFLAGS MFLAGS
-.PHONY: image image-debug image-lock image-boot help setup system wheelhouse demo up check test checklist conformance interop fuzz bench protos locks
+.PHONY: image image-debug image-lock image-boot image-test vm-test help setup system wheelhouse demo up check test checklist conformance interop fuzz bench protos locks
 
 help: ## this list
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / {sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,14 @@ image-debug: setup ## the same with a console, for looking inside
 
 image-lock: setup ## the image's Debian packages resolved anew
 	@cd podvm-image && ../.venv/bin/python -m podvm lock
+	@cd podvm-image && ../.venv/bin/python -m podvm.vm_module
 
 image-boot: image-debug ## boot the debug variant under emulation and show its report
 	@cd podvm-image && ../.venv/bin/python -m podvm boot
+
+image-test: image ## smoke test: boot the production image and its variant with probes, assert S1 to S20 (as root)
+	@cd podvm-image && ../.venv/bin/python -m podvm build --variant smoke
+	@cd podvm-image && ../.venv/bin/python -m podvm image-test
+
+vm-test: setup ## as root: tests that need device-mapper and the like, in an emulated machine; VM_TESTS=MARKERS
+	@cd podvm-image && ../.venv/bin/python -m podvm.vm_test $(if $(VM_TESTS),-m "$(VM_TESTS)")

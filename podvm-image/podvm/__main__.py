@@ -25,12 +25,19 @@ def main() -> int:
     commands.add_parser("lock", help="resolve packages.toml anew")
     booter = commands.add_parser("boot", help="boot the debug variant and show its report")
     booter.add_argument("--seconds", type=float, default=300.0, help="until it is killed")
+    tester = commands.add_parser("image-test", help="boot the built images and assert S1 to S20")
+    tester.add_argument(
+        "--only", help="steps, by comma: build,tampered,cloud,disk,plain,production"
+    )
+    tester.add_argument("--seconds", type=float, default=900.0, help="until a boot is killed")
     words = parser.parse_args()
     try:
         if words.command == "lock":
             relock()
         elif words.command == "boot":
             return show(words.seconds)
+        elif words.command == "image-test":
+            return test(words.only, words.seconds)
         else:
             print(build(Options(
                 variant=words.variant, output=words.output, binaries=words.binaries
@@ -39,6 +46,20 @@ def main() -> int:
         print(f"podvm: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def test(only: str | None, seconds: float) -> int:
+    """Run the smoke test, or some of its steps.
+
+    Raises:
+        ImageError: no such step, or something is missing.
+    """
+    from podvm.smoke.run import STEPS, image_test
+
+    steps = only.split(",") if only else STEPS
+    if unknown := set(steps) - set(STEPS):
+        raise ImageError(f"no step {', '.join(sorted(unknown))}")
+    return image_test(steps, seconds=seconds)
 
 
 def show(seconds: float) -> int:

@@ -5,7 +5,9 @@
 Source: docs/spec/podvm-emulation.md, "Boot".
 """
 
+import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -21,26 +23,34 @@ VARIABLES: Final = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 POLL: Final = 0.5
 """Seconds between two looks at the serial file."""
 
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What is booted.
 
     Attributes:
-        disk: raw image; it is never written to.
+        disk: the image; it is never written to.
+        disk_format: `raw`, or `qcow2` for a larger disk over a raw image.
         serial: file that gets the console's output.
         memory: MiB.
+        processors: how many; with one, the emulator's races of threads do not exist.
         smbios: system manufacturer and product, or None.
         network: options of QEMU's user network, after `user,id=net`.
         extra: more arguments for QEMU.
+        power_button_after: text after which the power button is pressed; nothing: never.
     """
 
     disk: Path
     serial: Path
+    disk_format: str = "raw"
     memory: int = 1024
+    processors: int = 2
     smbios: tuple[str, str] | None = None
     network: str = ""
     extra: Sequence[str] = field(default=())
+    power_button_after: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +121,13 @@ def command(machine: Machine, state: Path) -> list[str]:
     """The arguments of QEMU."""
     words = [
         "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,-cx16",
-        "-smp", "2", "-m", str(machine.memory), "-nodefaults", "-no-user-config",
-        "-display", "none", "-no-reboot", "-monitor", "none", "-serial", f"file:{machine.serial}",
+        "-smp", str(machine.processors), "-m", str(machine.memory),
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-serial", f"file:{machine.serial}",
+        "-monitor", f"unix:{state / 'monitor.sock'},server=on,wait=off",
         "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={CODE}",
         "-drive", f"if=pflash,format=raw,unit=1,file={state / 'vars.fd'}",
-        "-drive", f"file={machine.disk},format=raw,if=none,id=disk,snapshot=on",
+        "-drive", f"file={machine.disk},format={machine.disk_format},if=none,id=disk,snapshot=on",
         "-device", "virtio-blk-pci,drive=disk,serial=podvm",
         "-netdev", f"user,id=net{machine.network and ','}{machine.network}",
         "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci",
@@ -126,6 +138,20 @@ def command(machine: Machine, state: Path) -> list[str]:
         manufacturer, product = machine.smbios
         words += ["-smbios", f"type=1,manufacturer={manufacturer},product={product}"]
     return [*words, *machine.extra]
+
+
+def plain(console: str) -> str:
+    """A console's output without colours and cursor movements."""
+    return _ESCAPES.sub("", console)
+
+
+def press_power_button(state: Path) -> None:
+    """Have the firmware tell the guest that somebody wants it off."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(10)
+        peer.connect(str(state / "monitor.sock"))
+        peer.sendall(b"system_powerdown\n")
+        peer.recv(4096)
 
 
 def _watch(
@@ -140,15 +166,19 @@ def _watch(
     except FileNotFoundError as error:
         raise ImageError("qemu-system-x86_64 is not installed") from error
     seen: dict[str, float] = {}
+    button = machine.power_button_after
     try:
         while time.monotonic() - started < deadline:
             alive = process.poll() is None
-            text = machine.serial.read_text("utf-8", "replace")
+            text = plain(machine.serial.read_text("utf-8", "replace"))
             for mark in marks:
                 if mark not in seen and mark in text:
                     seen[mark] = round(time.monotonic() - started, 1)
             if not alive or (until and until in text):
                 break
+            if button and button in text:
+                button = ""
+                press_power_button(state)
             time.sleep(POLL)
         status = process.poll()
         if status not in (None, 0):

@@ -20,7 +20,7 @@ from podvm.run import chroot, run
 EPOCH: Final = 1735689600
 """Seconds: every time in the image, the start of 2025."""
 
-VARIANTS: Final = ("production", "debug")
+VARIANTS: Final = ("production", "debug", "smoke")
 PYTHON_MINOR: Final = 13
 FOREIGN: Final = ("kata-agent", "agent-protocol-forwarder")
 """Programs of others; without one, its units stay off."""
@@ -51,7 +51,7 @@ def build(options: Options) -> Path:
     """
     lock = Lock.decode((IMAGE / "packages.lock.json").read_text("utf-8"))
     tools = step("tools tree", lambda: cached_tree(lock, "tools"))
-    packages = "image" if options.variant == "production" else "debug"
+    packages = "debug" if options.variant == "debug" else "image"
     base = step("base tree", lambda: cached_tree(lock, packages))
     unpacked = step("kernel and stub", lambda: unpack(lock))
     root = tools / "stage/root"
@@ -162,7 +162,9 @@ def furnish(root: Path, unpacked: Path, options: Options) -> str:
     chroot(root, ["depmod", "-a", modules.name])
     names = (IMAGE / "directories").read_text("utf-8").split()
     tree.make_directories(names, root)
-    overlays = ["tree"] if options.variant == "production" else ["tree", "tree-debug"]
+    overlays = ["tree"]
+    if options.variant != "production":
+        overlays.append(f"tree-{options.variant}")
     for name in overlays:
         tree.overlay(IMAGE / name, root)
     for name in FOREIGN:

@@ -120,3 +120,19 @@ def _protective_mbr(last: int) -> bytes:
     size = min(last, 0xFFFFFFFF)
     record = struct.pack("<B3sB3sII", 0, b"\0\x02\0", 0xEE, b"\xff\xff\xff", 1, size)
     return (bytes(446) + record).ljust(510, b"\0") + b"\x55\xaa"
+
+
+def partitions(table: bytes) -> list[tuple[str, int, int]]:
+    """Name, first byte and end of every partition of a table.
+
+    Args:
+        table: the first 34 sectors of the disk.
+    """
+    found = []
+    for at in range(2 * SECTOR, 34 * SECTOR, 128):
+        entry = table[at : at + 128]
+        if any(entry[:16]):
+            first, last = struct.unpack_from("<QQ", entry, 32)
+            name = entry[56:].decode("utf-16-le").rstrip("\0")
+            found.append((name, first * SECTOR, (last + 1) * SECTOR))
+    return found

@@ -1,0 +1,1 @@
+"""What the smoke test runs inside the booted image."""

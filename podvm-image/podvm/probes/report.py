@@ -1,0 +1,117 @@
+"""One line per result on the console, and what every probe needs to look around.
+
+Source: docs/spec/podvm-image.md 17, "Reporting".
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+SECONDS: Final = 120.0
+"""Seconds that one command may take under emulation."""
+
+POLL: Final = 0.5
+"""Seconds between two looks at something that is waited for."""
+
+MAX_DETAIL: Final = 2000
+"""Characters of a detail on the console."""
+
+PLACE: Final = Path("/run/smoke")
+"""Where the probes and what they expect were unpacked."""
+
+
+class ProbeError(Exception):
+    """Something is not as it has to be."""
+
+
+def expected() -> dict[str, object]:
+    """What the host says that has to be found."""
+    document = json.loads((PLACE / "expected.json").read_text())
+    assert isinstance(document, dict)
+    return document
+
+
+def say(line: str) -> None:
+    """Write a line of its own, in one go: the console has other writers."""
+    os.write(1, f"\r\n{line}\r\n".encode("ascii", "replace"))
+
+
+def probe(name: str, work: Callable[[], str]) -> None:
+    """Run one and report it; no exception leaves.
+
+    Args:
+        name: the identifier, such as `S3` or `S3.quote`.
+        work: gives a detail; raises when the assertion does not hold.
+    """
+    started = time.monotonic()
+    try:
+        status, detail = "ok", work()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a result
+        status, detail = "fail", f"{type(error).__name__}: {error}"
+        cause = error.__cause__
+        while cause is not None:
+            detail += f" <- {cause}"
+            cause = cause.__cause__
+    detail = " ".join(detail.split())[:MAX_DETAIL]
+    say(f"SMOKE {name} {status} {detail} [{time.monotonic() - started:.1f} s]")
+
+
+def demand(condition: object, text: str) -> None:
+    """Hold, or fail with a text.
+
+    Raises:
+        ProbeError: it does not hold.
+    """
+    if not condition:
+        raise ProbeError(text)
+
+
+def run(words: Sequence[str], *, seconds: float = SECONDS, may_fail: bool = False) -> str:
+    """Run a command; give what it prints.
+
+    Raises:
+        ProbeError: it failed, unless it may.
+    """
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        timeout=seconds, check=False,
+    )  # fmt: skip
+    if done.returncode != 0 and not may_fail:
+        said = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise ProbeError(f"{' '.join(words[:3])} ended with {done.returncode}: {' / '.join(said)}")
+    return done.stdout + (done.stderr if may_fail else "")
+
+
+def wait_for(what: str, holds: Callable[[], object], seconds: float) -> float:
+    """Wait until something holds; give the seconds that it took.
+
+    Raises:
+        ProbeError: it did not in time.
+    """
+    started = time.monotonic()
+    while True:
+        with contextlib.suppress(OSError):
+            if holds():
+                return time.monotonic() - started
+        if time.monotonic() - started > seconds:
+            raise ProbeError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(POLL)
+
+
+def unit(name: str, field: str) -> str:
+    """One property of a unit."""
+    return run(["systemctl", "show", "-P", field, name]).strip()
+
+
+def wait_active(name: str, seconds: float) -> float:
+    """Wait until a unit is active; give the seconds that it took.
+
+    Raises:
+        ProbeError: it is not in time.
+    """
+    return wait_for(name, lambda: unit(name, "ActiveState") == "active", seconds)

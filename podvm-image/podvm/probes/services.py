@@ -1,0 +1,251 @@
+"""Probes of the three services: REST in the pod's name space, a fake kata-agent over ttRPC."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import time
+from pathlib import Path
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
+
+from guest.deadline import Deadline
+from guest.errors import GuestError
+from guest.protos.cdh_pb2 import ImagePullRequest, SecureMountRequest, UnsealSecretInput
+from guest.protos.methods import PULL_IMAGE, SECURE_MOUNT, UNSEAL_SECRET
+from guest.rpc.method import Method
+from guest.ttrpc.channel import TtrpcChannel
+from podvm.probes.report import ProbeError, demand, expected, run, unit, wait_active, wait_for
+
+HUB: Final = "unix:///run/confidential-containers/cdh.sock"
+SOCKETS: Final = {
+    "attestation-agent": "/run/confidential-containers/attestation-agent/attestation-agent.sock",
+    "confidential-data-hub": "/run/confidential-containers/cdh.sock",
+}
+RESTARTS: Final = 3
+"""Of each service under emulation; tests/conformance does 50 of each natively."""
+
+CALL_SECONDS: Final = 240.0
+VOLUME: Final = "/dev/disk/by-id/virtio-volume"
+MAPPING: Final = "coco-smoke"
+MOUNTED: Final = "/run/cloud-volumes/smoke"
+CONTENT: Final = b"written before the machine was switched off\n" * 4096
+
+_FETCH: Final = """
+import json, sys, urllib.request, urllib.error
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+try:
+    with opener.open("http://127.0.0.1:8006" + sys.argv[1], timeout=200) as answer:
+        print(json.dumps([answer.status, answer.read().decode("latin-1")]))
+except urllib.error.HTTPError as error:
+    print(json.dumps([error.code, error.read().decode("latin-1")]))
+"""
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+def fetch(path: str) -> tuple[int, str]:
+    """A container's request: status and body, from inside podns."""
+    words = ["ip", "netns", "exec", "podns", "/opt/coco/bin/python3", "-I", "-c", _FETCH, path]
+    status, body = json.loads(run(words, seconds=CALL_SECONDS))
+    return int(status), str(body)
+
+
+def call(method: Method[Q, R], request: Q, seconds: float = CALL_SECONDS) -> R:
+    """One call of the hub, as kata-agent makes it."""
+
+    async def work() -> R:
+        channel = TtrpcChannel(HUB)
+        try:
+            return await channel.call(method, request, deadline=Deadline.after(seconds))
+        finally:
+            await channel.close()
+
+    return asyncio.run(work())
+
+
+def rest_answers() -> str:
+    """Evidence and a resource from inside podns; nothing listens in the root name space."""
+    status, body = fetch("/aa/evidence?runtime_data=c21va2U")
+    demand(status == 200, f"/aa/evidence: {status} {body[:200]}")
+    demand("tpm_quote" in json.loads(body), "evidence without tpm_quote")
+    path = str(expected()["rest_path"])
+    status, body = fetch(path)
+    demand(status == expected()["rest_status"], f"{path}: {status} {body[:200]}")
+    if status == 200:
+        demand(body == expected()["rest_body"], f"{path} has another body")
+    with socket.socket() as peer:
+        peer.settimeout(5)
+        demand(peer.connect_ex(("127.0.0.1", 8006)) != 0, "8006 is open in the root name space")
+    inside = run(["ip", "netns", "exec", "podns", "ss", "-H", "-l", "-n", "-t"])
+    demand("127.0.0.1:8006" in inside and len(inside.splitlines()) == 1, inside)
+    return f"evidence with a quote, {path} {status}, closed outside of podns"
+
+
+def token_accepted() -> str:
+    """The KBS verifies the TPM's evidence and issues a token, which a container gets."""
+    status, body = fetch("/aa/token?token_type=kbs")
+    demand(status == 200, f"/aa/token: {status} {body[:200]}")
+    demand(json.loads(body).get("token"), "no token")
+    return "token issued"
+
+
+def unsealed() -> str:
+    """A sealed secret comes out as its owner put it in."""
+    sealed = str(expected()["sealed"]).encode()
+    answer = call(UNSEAL_SECRET, UnsealSecretInput(secret=sealed))
+    demand(answer.plaintext.decode() == expected()["unsealed"], "another plaintext")
+    return f"{len(answer.plaintext)} bytes"
+
+
+def pulled() -> str:
+    """An encrypted image; its root file system is an overlay that PID 1 sees."""
+    bundle = "/run/kata-containers/smoke"
+    Path(bundle).mkdir(parents=True)
+    request = ImagePullRequest(image_url=str(expected()["image"]), bundle_path=bundle)
+    answer = call(PULL_IMAGE, request, 500)
+    rootfs = Path(bundle) / "rootfs"
+    mounts = [line.split() for line in Path("/proc/1/mountinfo").read_text().splitlines()]
+    kinds = [line[line.index("-") + 1] for line in mounts if line[4] == str(rootfs)]
+    demand(kinds == ["overlay"], f"rootfs is mounted as {kinds}")
+    mode = stat.S_IMODE(rootfs.stat().st_mode)
+    demand(mode == 0o755, f"the root directory has mode {mode:o}")
+    files = expected()["image_files"]
+    assert isinstance(files, dict)
+    for name, content in files.items():
+        demand((rootfs / name).read_text() == content, f"{name} differs")
+    gone = expected()["image_gone"]
+    demand(not (rootfs / str(gone)).exists(), f"{gone} is still there")
+    demand((Path(bundle) / "config.json").exists(), "no config.json")
+    return f"{answer.manifest_digest[:19]}, overlay of {len(files)} files compared"
+
+
+def foreign_authority_refused() -> str:
+    """A registry whose certificate another authority issued is not talked to."""
+    bundle = "/run/kata-containers/foreign"
+    Path(bundle).mkdir(parents=True)
+    request = ImagePullRequest(image_url=str(expected()["foreign_image"]), bundle_path=bundle)
+    try:
+        call(PULL_IMAGE, request)
+    except GuestError as error:
+        demand("certificate" in str(error).lower(), f"refused because of {error}")
+        return f"refused: {str(error)[:120]}"
+    raise ProbeError("pulled from a registry that nobody vouches for")
+
+
+def _mount(source: str) -> None:
+    options = {
+        "devicePath": VOLUME, "sourceType": source, "targetType": "fileSystem",
+        "encryptionType": "luks2", "filesystemType": "ext4", "dataIntegrity": "true",
+        "key": str(expected()["volume_key"]), "mapperName": MAPPING,
+    }  # fmt: skip
+    Path(MOUNTED).mkdir(parents=True, exist_ok=True)
+    call(
+        SECURE_MOUNT,
+        SecureMountRequest(volume_type="block-device", options=options, mount_point=MOUNTED),
+        600,
+    )
+    mounts = Path("/proc/1/mountinfo").read_text()
+    demand(f" {MOUNTED} " in mounts, "the volume is not mounted for PID 1")
+
+
+def volume_created() -> str:
+    """A LUKS2 volume with integrity is made, mounted, filled and closed."""
+    _mount("empty")
+    table = run(["cryptsetup", "status", MAPPING])
+    demand("integrity" in table, f"no integrity: {table}")
+    (Path(MOUNTED) / "file").write_bytes(CONTENT)
+    run(["umount", MOUNTED])
+    run(["cryptsetup", "close", MAPPING])
+    return f"{len(CONTENT)} bytes in an ext4 on LUKS2 with integrity"
+
+
+def volume_found_again() -> str:
+    """After the reboot the volume opens with the key of the KBS; its content is there."""
+    _mount("encrypted")
+    demand((Path(MOUNTED) / "file").read_bytes() == CONTENT, "the content changed")
+    run(["umount", MOUNTED])
+    run(["cryptsetup", "close", MAPPING])
+    return f"{len(CONTENT)} bytes found again"
+
+
+def volume_edited() -> str:
+    """A header whose cipher became none, with good checksums, is refused by name."""
+    from podvm.probes.luks import without_encryption
+
+    with open(VOLUME, "r+b") as device:
+        before = device.read(16 << 20)
+        device.seek(0)
+        device.write(without_encryption(before))
+        device.flush()
+        os.fsync(device.fileno())
+    try:
+        _mount("encrypted")
+    except GuestError as error:
+        demand(not Path("/dev/mapper", MAPPING).exists(), "the mapping is there")
+        return f"refused: {str(error)[:160]}"
+    raise ProbeError("mounted with an edited header")
+
+
+def restarted() -> str:
+    """After SIGKILL every service is back by itself and its clients need no restart."""
+    times = []
+    for name in ("attestation-agent", "confidential-data-hub", "api-server-rest"):
+        before = unit(name, "MainPID")
+        run(["systemctl", "kill", "--signal=KILL", name])
+
+        def back(name: str = name, before: str = before) -> bool:
+            return unit(name, "MainPID") not in ("0", before) and (
+                unit(name, "ActiveState") == "active"
+            )
+
+        times.append(f"{name} {wait_for(name, back, 120):.0f} s")
+    status, body = fetch(str(expected()["rest_path"]))
+    demand(status == expected()["rest_status"], f"after the restarts: {status} {body[:200]}")
+    return ", ".join(times)
+
+
+def stopped_cleanly() -> str:
+    """SIGTERM: exit status 0, no kill by the manager, no failure noted."""
+    for name in ("api-server-rest", "confidential-data-hub", "attestation-agent"):
+        pid = unit(name, "MainPID")
+        run(["systemctl", "restart", name], seconds=200)
+        said = run(["journalctl", "-b", "-o", "cat", "--no-pager", "-u", name, "-n", "60"])
+        demand(unit(name, "MainPID") != pid, f"{name} was not restarted")
+        for bad in ("timed out", "Failed with result", "Killing process"):
+            after = said.rsplit("Stopping ", 1)[-1]
+            demand(bad not in after, f"{name}: {after[-200:]}")
+    return "three units restarted by SIGTERM without a failure"
+
+
+def accepts_at_once() -> str:
+    """A socket accepts as soon as its name is there."""
+    tries = 0
+    for name, path in SOCKETS.items():
+        for _ in range(RESTARTS):
+            inode = Path(path).stat().st_ino
+            run(["systemctl", "restart", "--no-block", name])
+            limit = time.monotonic() + 120
+            while True:
+                try:
+                    if Path(path).stat().st_ino != inode:
+                        break
+                except FileNotFoundError:
+                    inode = -1
+                demand(time.monotonic() < limit, f"{path} did not come")
+                time.sleep(0.001)
+            with socket.socket(socket.AF_UNIX) as peer:
+                status = peer.connect_ex(path)
+            demand(status == 0, f"{path}: {os.strerror(status)}")
+            tries += 1
+            wait_active(name, 120)
+    return f"0 of {tries} connects refused"
+
+
+def with_debug_logs() -> str:
+    """From here on the services log at the level debug."""
+    run(["systemctl", "set-environment", "RUST_LOG=debug"])
+    return stopped_cleanly()

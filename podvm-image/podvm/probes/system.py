@@ -1,0 +1,208 @@
+"""Probes of the machine: root, registers, files, units, listeners, byte code, journal."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from podvm.probes.report import ProbeError, demand, expected, run, unit, wait_active, wait_for
+
+SERVICES: Final = ("attestation-agent", "confidential-data-hub", "api-server-rest")
+PEERPOD: Final = Path("/run/peerpod")
+START_SECONDS: Final = 400.0
+"""Seconds within which the services must be up under emulation."""
+
+
+def services_up() -> str:
+    """The whole chain has started; the time is reported, not judged."""
+    for name in SERVICES:
+        wait_active(name, START_SECONDS)
+    uptime = Path("/proc/uptime").read_text().split()[0]
+    return f"all up {uptime} s after the kernel's start; {run(['systemd-analyze'], may_fail=True)}"
+
+
+def verified_root() -> str:
+    """`/` is read-only on the verity device of the root hash that the build computed."""
+    root_hash = str(expected()["root_hash"])
+    words = Path("/proc/cmdline").read_text().split()
+    demand(f"roothash={root_hash}" in words, "another root hash on the command line")
+    (line,) = [
+        line.split()
+        for line in Path("/proc/1/mountinfo").read_text().splitlines()
+        if line.split()[4] == "/"
+    ]
+    demand("ro" in line[5].split(","), f"/ is mounted {line[5]}")
+    demand(line[line.index("-") + 2] == "/dev/mapper/root", f"/ is {line[-2]}")
+    status = run(["veritysetup", "status", "root"])
+    demand(root_hash in status, "the device has another root hash")
+    demand("panic_on_corruption" in status, "corruption would go on")
+    return "verity, read-only, panic on corruption"
+
+
+def registers() -> str:
+    """PCR 4, 9 and 11 as computed from the files, 12 untouched, 8 extended once from zero."""
+    found = read_registers((4, 8, 9, 11, 12))
+    wanted = expected()["pcrs"]
+    assert isinstance(wanted, dict)
+    for name, value in wanted.items():
+        demand(found[int(name)] == value, f"PCR {name} is {found[int(name)]}, not {value}")
+    demand(found[12] == "0" * 64, f"PCR 12 is {found[12]}")
+    digest = bytes.fromhex((PEERPOD / "initdata.digest").read_text())
+    bound = hashlib.sha256(bytes(32) + digest[:32]).hexdigest()
+    demand(found[8] == bound, f"PCR 8 is {found[8]}, not {bound}")
+    return f"PCR {', '.join(sorted(wanted, key=int))} as predicted; 8 holds the init data; 12 zero"
+
+
+def read_registers(numbers: Sequence[int]) -> dict[int, str]:
+    """Registers of the sha256 bank, lowercase."""
+    words = ["tpm2_pcrread", "-T", "device:/dev/tpmrm0", f"sha256:{','.join(map(str, numbers))}"]
+    pairs = re.findall(r"(\d+)\s*:\s*0x([0-9A-Fa-f]{64})", run(words))
+    return {int(number): value.lower() for number, value in pairs}
+
+
+def init_data() -> str:
+    """The digest file is the digest of the document, without an end of line."""
+    digest = (PEERPOD / "initdata.digest").read_bytes()
+    wanted = str(expected()["digest"]).encode()
+    demand(digest == wanted, f"initdata.digest is {digest!r}, not {wanted!r}")
+    return wanted.decode()
+
+
+def user_files() -> str:
+    """Allow-listed files with their modes and contents; a foreign path was not written."""
+    wanted = expected()["files"]
+    assert isinstance(wanted, dict)
+    mode = stat.S_IMODE(PEERPOD.stat().st_mode)
+    demand(mode == 0o755, f"{PEERPOD} has mode {mode:o}")
+    for name, digest in wanted.items():
+        path = PEERPOD / name
+        mode = stat.S_IMODE(path.stat().st_mode)
+        demand(mode in (0o644, 0o600), f"{name} has mode {mode:o}")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        demand(found == digest, f"{name} is not what was given")
+    for path in map(Path, ("/run/peerpod/evil", "/run/evil", "/etc/evil")):
+        demand(not path.exists(), f"{path} was written")
+    return f"{', '.join(sorted(wanted))}; no foreign path"
+
+
+def no_failed_unit() -> str:
+    """No unit failed, none hangs in its start."""
+    failed = run(["systemctl", "--failed", "--no-legend", "--plain", "--no-pager"]).strip()
+    demand(not failed, failed)
+
+    def starting() -> str:
+        # A device that is mounted but was not announced by udev, as the root is, counts as such.
+        words = ["list-units", "--state=activating", "--no-legend", "--plain"]
+        units = [line for line in run(["systemctl", *words]).splitlines() if line.strip()]
+        return "; ".join(line for line in units if not line.split()[0].endswith(".device"))
+
+    try:
+        wait_for("units in activating", lambda: not starting(), 180)
+    except ProbeError as error:
+        raise ProbeError(starting()) from error
+    return "none failed, none activating"
+
+
+def listeners() -> str:
+    """No TCP listener in the root name space, no login, and only declared programs."""
+    open_ports = run(["ss", "-H", "-l", "-n", "-t"]).strip()
+    allowed = (":15150",)
+    for line in open_ports.splitlines():
+        demand(line.split()[3].endswith(allowed), f"listens: {line}")
+    for line in run(["ss", "-H", "-l", "-n", "-u"]).splitlines():
+        demand(re.search(r":(68|546)\s", line), f"listens: {line}")
+    units = run(["systemctl", "list-units", "--all", "--no-legend", "--plain"])
+    login = [line.split()[0] for line in units.splitlines() if re.match(r"\S*(getty|sshd)", line)]
+    active = [name for name in login if unit(name, "ActiveState") == "active" and "@" in name]
+    demand(not active, f"login: {active}")
+    programs = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in Path("/usr/local/bin").iterdir()
+    }
+    wanted = expected()["programs"]
+    assert isinstance(wanted, dict)
+    differing = sorted(set(programs.items()) ^ set(wanted.items()))
+    demand(not differing, f"/usr/local/bin: {differing}")
+    for name in ("sshd", "gcc", "cc", "pip", "pip3", "apt", "dpkg"):
+        demand(not shutil.which(name), f"{name} is there")
+    return f"no TCP listener, no login, {len(programs)} programs as declared"
+
+
+def byte_code() -> str:
+    """Nothing was compiled at run time, nothing has to be."""
+    places = ["/run", "/var", "/tmp", "/dev/shm"]
+    words = ["-path", "/run/smoke", "-prune", "-o", "-name", "*.pyc", "-print"]
+    words += ["-o", "-name", "__pycache__", "-print"]
+    found = run(["find", *places, "-xdev", *words], may_fail=True)
+    demand(not found.strip(), f"byte code written: {found}")
+    for module in ("attestation_agent.main", "cdh.main", "api_server_rest.main"):
+        said = run(["/opt/coco/bin/python3", "-I", "-v", "-c", f"import {module}"], may_fail=True)
+        source = re.findall(r"^# code object from '([^']+\.py)'", said, re.MULTILINE)
+        demand(not source, f"{module} compiles {source[:5]}")
+        demand("code object from" in said or "matches" in said, f"{module}: {said[-300:]}")
+    return "no .pyc outside of the image, nothing compiled"
+
+
+def configfs() -> str:
+    """configfs-tsm is there; without a TEE it has no provider."""
+    report = Path("/sys/kernel/config/tsm/report")
+    demand(report.is_dir(), "no /sys/kernel/config/tsm/report")
+    try:
+        (report / "smoke").mkdir()
+    except OSError as error:
+        demand(error.errno == errno.ENXIO, f"mkdir: {error}")
+        return "report directory there, mkdir is ENXIO"
+    (report / "smoke").rmdir()
+    raise ProbeError("mkdir succeeded without a TEE")
+
+
+def sizes() -> str:
+    """Memory of the three services together, as PSS."""
+    total = 0
+    parts = []
+    for name in SERVICES:
+        group = unit(name, "ControlGroup")
+        kib = 0
+        for pid in Path(f"/sys/fs/cgroup{group}/cgroup.procs").read_text().split():
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            kib += int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0])
+        total += kib
+        parts.append(f"{name} {kib // 1024}")
+    demand(total < 120 * 1024, f"{total // 1024} MiB: {parts}")
+    return f"{total // 1024} MiB ({', '.join(parts)})"
+
+
+def security_scores() -> str:
+    """Exposure of the units, within their bars."""
+    bars: Mapping[str, float] = {
+        "attestation-agent": 2.0, "api-server-rest": 2.0, "confidential-data-hub": 5.5,
+    }  # fmt: skip
+    found = {}
+    for name, bar in bars.items():
+        words = ["systemd-analyze", "security", "--no-pager", f"{name}.service"]
+        text = run(words, may_fail=True)
+        (score,) = re.findall(r"exposure level for \S+: ([0-9.]+)", text)
+        found[name] = float(score)
+        items = json.loads(run([*words, "--json=short"], may_fail=True))
+        open_items = [str(item["name"]) for item in items if item["set"] is False]
+        demand(float(score) <= bar, f"{name} is at {score}, the bar is {bar}: {open_items}")
+    return json.dumps(found)
+
+
+def journal_clean() -> str:
+    """No planted marker, no traceback in the journal."""
+    text = run(["journalctl", "-b", "--no-pager", "-o", "cat", "--all"])
+    markers = expected()["markers"]
+    assert isinstance(markers, list)
+    for marker in markers:
+        demand(marker not in text, f"the journal has {marker[:12]}...")
+    index = text.find("Traceback (most recent call last)")
+    demand(index < 0, f"traceback: {text[index : index + 300]}")
+    demand(os.getpid() > 1 and len(text) > 1000, "the journal is empty")
+    return f"{len(text)} characters, {len(markers)} markers looked for"
