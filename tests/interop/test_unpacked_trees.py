@@ -69,6 +69,8 @@ def rows_of_pulled(image: str, tmp_path: Path, *options: str | Path) -> dict[str
 
 def rows_of_umoci(layout: Path, tag: str, tmp_path: Path) -> dict[str, Row]:
     tree = tmp_path / "umoci"
+    tree.mkdir()
+    tree.chmod(0o755)  # as ours, where the image does not say
     run("umoci", "raw", "unpack", "--image", f"{layout}:{tag}", tree)
     return rows_of(tree)
 

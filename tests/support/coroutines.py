@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -28,6 +29,13 @@ SLOWNESS: Final = float(os.environ.get("TEST_MACHINE_SLOWNESS") or 1)
 
 GRACE: Final = 1.0
 """Seconds after the test's end in which tasks that are already ending may end."""
+
+
+def pytest_collection_finish() -> None:
+    """Keep thousands of collected tests out of the collector's way: a pass must not hold a loop."""
+    gc.collect()
+    gc.freeze()
+
 
 TestBody = Callable[..., Awaitable[object]]
 
