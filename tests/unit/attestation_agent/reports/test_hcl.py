@@ -42,7 +42,7 @@ def test_a_report_gives_its_fields(kind: int, hash_type: int) -> None:
     assert not report.answers(b"abd")
 
 
-@pytest.mark.spec("attesters", 33)
+@pytest.mark.spec("attesters", 33, built=True)
 @pytest.mark.parametrize("tee", ["az-tdx-vtpm", "az-snp-vtpm"])
 def test_the_vectors_reports_bind_their_document_and_their_key_verifies_the_quote(
     vectors: Path, tee: str
