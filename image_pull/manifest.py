@@ -128,7 +128,7 @@ def parse_document(body: bytes, content_type: str | None = None) -> Manifest | I
     if version != 2 or isinstance(version, bool):
         raise DecodeError(f"Unsupported schema version: {str(version)[:20]}")
     media_type = document.get("mediaType")
-    if media_type is not None and media_type not in KNOWN_TYPES:
+    if media_type is not None and str(media_type) not in KNOWN_TYPES:
         raise DecodeError(f"Unsupported media type: {str(media_type)[:200]}")
     is_manifest = "config" in document or "layers" in document
     if is_manifest == ("manifests" in document):

@@ -8,7 +8,8 @@ Source: docs/spec/image-pull.md 9.6; RFC 4880 section 5.2.3.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -16,7 +17,7 @@ from typing import Any, Final
 from guest.crypto.openpgp_binding import verify_binding
 from guest.crypto.openpgp_key import PacketKey
 from guest.crypto.openpgp_message import SignedMessage
-from guest.errors import DecodeError, IntegrityError, UnsupportedError
+from guest.errors import DecodeError, GuestError, IntegrityError, UnsupportedError
 
 MAX_KEYRING: Final = 4 * 1024 * 1024
 """Most bytes of a keyring."""
@@ -68,10 +69,8 @@ class Keyring:
             raise DecodeError("armored keyring holds something else than public keys")
         found: list[Any] = []
         for block in blocks:
-            try:
+            with _translated("keyring is malformed", DecodeError):
                 found += library.Cert.split_bytes(block)
-            except _FOREIGN as error:
-                raise DecodeError(f"keyring is malformed: {_first_line(error)}") from None
         if not found:
             raise DecodeError("keyring holds no key")
         return cls(tuple(found))
@@ -113,12 +112,10 @@ class Keyring:
     def _by_library(self, message: SignedMessage) -> Signer:
         certificates = list(self._certificates)
         offer: Callable[[object], list[Any]] = lambda _: certificates  # noqa: E731  # a callback
-        try:
+        with _translated("OpenPGP signature"):
             result = _library().verify(bytes=message.encoded, store=offer)
             good = list(result.valid_sigs)
             content = bytes(result.bytes or b"")
-        except _FOREIGN as error:
-            raise IntegrityError(f"OpenPGP signature: {_first_line(error)}") from None
         if len(good) != 1 or content != message.content:
             raise IntegrityError("OpenPGP signature is not over the text that was read")
         return Signer(primary=good[0].certificate, key=good[0].signing_key)
@@ -131,7 +128,8 @@ class Keyring:
                 if not name.endswith(message.issuer.hex()) or len(name) != FINGERPRINT:
                     continue
                 try:
-                    _verify_today(_Part.find(certificate, name), message, now)
+                    with _translated("OpenPGP signature"):
+                        _verify_today(_Part.find(certificate, name), message, now)
                 except (DecodeError, IntegrityError):
                     continue
                 return Signer(primary=certificate.fingerprint, key=name)
@@ -213,14 +211,11 @@ def _verify_today(part: _Part, message: SignedMessage, now: datetime | None) -> 
 
 def _check_current(certificate: Any, signer: Signer, now: datetime | None) -> None:
     name = signer.primary.upper()
-    try:
+    with _translated(f"OpenPGP key {name} is not valid"):
         is_revoked, ends = certificate.is_revoked, [certificate.expiration]
-    except _FOREIGN as error:
-        text = f"OpenPGP key {name} is not valid: {_first_line(error)}"
-        raise IntegrityError(text) from None
-    if is_revoked:
-        raise IntegrityError(f"OpenPGP key {name} was revoked")
-    ends.append(_Part.find(certificate, signer.key).end)
+        if is_revoked:
+            raise IntegrityError(f"OpenPGP key {name} was revoked")
+        ends.append(_Part.find(certificate, signer.key).end)
     for end in ends:
         if end is not None and now is not None and end <= now:
             raise IntegrityError(f"OpenPGP key {name} expired at {end:%Y-%m-%dT%H:%M:%SZ}")
@@ -229,10 +224,8 @@ def _check_current(certificate: Any, signer: Signer, now: datetime | None) -> No
 def _packets(data: bytes) -> list[Any]:
     from pysequoia.packet import PacketPile
 
-    try:
+    with _translated("OpenPGP packets"):
         return list(PacketPile.from_bytes(data))
-    except _FOREIGN as error:
-        raise IntegrityError(f"OpenPGP packets: {_first_line(error)}") from None
 
 
 def _library() -> Any:
@@ -245,5 +238,10 @@ def _library() -> Any:
     return pysequoia
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+@contextmanager
+def _translated(what: str, kind: type[GuestError] = IntegrityError) -> Iterator[None]:
+    """Turn what the library raises into `kind`; even an attribute of a packet may raise."""
+    try:
+        yield
+    except _FOREIGN as error:
+        raise kind(f"{what}: {(str(error).splitlines() or [''])[0][:200]}") from None

@@ -49,6 +49,16 @@ def test_the_specifications_signature_is_good(vectors: Path) -> None:
         keyring.verify(SignedMessage.decode(flipped), NOW)
 
 
+def test_a_packet_that_the_library_reads_but_cannot_write_is_refused(vectors: Path) -> None:
+    vector = json.loads((vectors / "image_pull" / "signatures.json").read_text())["simple"]
+    data = base64.b64decode(vector["signature"]).replace(b"base:latest", b"Base:latest")
+    issuer = bytes([9, 16]) + bytes.fromhex(vector["fingerprint"][-16:])
+    assert data.count(issuer) == 1
+    message = SignedMessage.decode(data.replace(issuer, bytes([9, 33]) + issuer[2:]))
+    with pytest.raises(IntegrityError):
+        Keyring.decode(base64.b64decode(vector["keyring"])).verify(message, NOW)
+
+
 @pytest.mark.gpg
 @pytest.mark.parametrize("kind", ["ed25519", "rsa2048", "nistp256", "nistp384", "nistp521"])
 def test_a_signature_by_a_primary_key_is_good_in_every_compression(kind: str, gnupg: Gnupg) -> None:
