@@ -10,7 +10,7 @@ from typing import Final, Self
 from guest.errors import DecodeError
 
 MAX_TEXT: Final = 1024
-"""Most bytes of a reference; longer ones are not looked at."""
+"""Most characters of a reference, as it is written and as it is completed."""
 
 MAX_REPOSITORY: Final = 255
 """Most characters of a repository."""
@@ -71,12 +71,15 @@ class ImageReference:
         registry, repository = _split(name)
         if len(repository) > MAX_REPOSITORY:
             raise DecodeError(f"repository name must not be more than {MAX_REPOSITORY} characters")
-        return cls(
+        complete = cls(
             registry=registry,
             repository=repository,
             tag=tag if colon else (None if at else DEFAULT_TAG),
             digest=digest if at else None,
         )
+        if len(str(complete)) > MAX_TEXT:
+            raise DecodeError("invalid reference format")
+        return complete
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guest.errors import DecodeError
-from image_pull.reference import ImageReference
+from image_pull.reference import MAX_TEXT, ImageReference
 
 HEX = "0123456789abcdef" * 4
 
@@ -98,6 +98,15 @@ def test_the_whole_table_holds_and_a_long_wrong_name_is_refused_at_once() -> Non
             ImageReference.parse("a" * 200 + "!")
         best = min(best, time.perf_counter() - start)
     assert best < 0.01
+
+
+def test_the_longest_reference_is_so_long_when_completed() -> None:
+    host = "x" * (MAX_TEXT - len(".y/a:latest")) + ".y"
+    complete = str(ImageReference.parse(f"{host}/a"))
+    assert len(complete) == MAX_TEXT
+    assert str(ImageReference.parse(complete)) == complete
+    with pytest.raises(DecodeError, match=r"^invalid reference format$"):
+        ImageReference.parse(f"x{host}/a")
 
 
 def test_a_digest_is_what_the_manifest_is_asked_for_by() -> None:

@@ -48,7 +48,7 @@ def authorizer(script: Script, credentials: Credentials | None) -> Authorizer:
     return Authorizer(script, "https://q.io", "a/b", credentials)
 
 
-DEADLINE = Deadline.after(1000)
+DEADLINE = Deadline.unlimited()
 SCOPE = "scope=repository%3Aa%2Fb%3Apull&service=s"
 
 
