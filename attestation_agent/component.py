@@ -13,7 +13,7 @@ from attestation_agent.agent import Agent, EventJournal
 from attestation_agent.attesters import detect, detect_devices
 from attestation_agent.attesters.base import Attester, TeeHints
 from attestation_agent.collector import EvidenceCollector
-from attestation_agent.config import AaConfig, AttesterConfig, ChosenTee
+from attestation_agent.config import AaConfig, AttesterConfig, ChosenTee, verify_urls
 from attestation_agent.default_register import choose_register
 from attestation_agent.launch import LaunchData
 from attestation_agent.rpc import AgentEdge
@@ -115,8 +115,10 @@ class AttestationAgent:
             instance: tells a gateway of this instance; None tells nobody.
 
         Raises:
+            ConfigError: an address in the configuration can never be reached.
             GuestError: `start AA` and why: no attester for this guest.
         """
+        verify_urls(config)
         self._launch = launch or LaunchData()
         self._grpc = grpc
         self._instance = instance

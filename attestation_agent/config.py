@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from attestation_agent.attesters.base import QuoteChoice
+from guest.base_url import verify_base_urls
 from guest.cmdline import CommandLine, find_kbc_params
 from guest.config import RpcConfig
 from guest.crypto.key_algorithm import TeeKeyAlgorithm
@@ -229,6 +230,23 @@ def without_file(environment: str | None, command_line: CommandLine) -> AaConfig
     if params.name != KBS_CLIENT:
         return AaConfig()
     return AaConfig(token_configs=TokenConfigs(kbs=KbsConfig(url=params.url)))
+
+
+def verify_urls(config: AaConfig) -> None:
+    """Refuse addresses of services that no request could ever be sent to.
+
+    Raises:
+        ConfigError: one is not a plain http or https URL; names its key.
+    """
+    kbs, coco_as = config.token_configs.kbs, config.token_configs.coco_as
+    urls = {"aa_instance.heartbeat.trustee_url": config.aa_instance.heartbeat.trustee_url or ""}
+    if coco_as is not None:
+        urls["token_configs.coco_as.url"] = coco_as.url
+    if kbs is not None:
+        urls["token_configs.kbs.url"] = kbs.url
+        for number, url in enumerate(kbs.fallback_urls):
+            urls[f"token_configs.kbs.fallback_urls[{number}]"] = url
+    verify_base_urls(urls)
 
 
 AS_PATH: Final = "/attestation-service"

@@ -45,10 +45,12 @@ class AgentClient:
 
     Args:
         agent: leads to it.
+        required_by_pulls: a pull without an agent is an error.
     """
 
-    def __init__(self, agent: Channel) -> None:
+    def __init__(self, agent: Channel, *, required_by_pulls: bool = False) -> None:
         self._agent = agent
+        self._required_by_pulls = required_by_pulls
         self._has_answered = False
 
     async def get_token(self, deadline: Deadline) -> Secret:
@@ -94,7 +96,9 @@ class AgentClient:
         return response.Evidence
 
     async def measure_pull(self, image: str, digest: str, deadline: Deadline) -> None:
-        """Record a pull in the event log; a guest without one, or without an agent, records none.
+        """Record a pull in the event log; a guest without one records none.
+
+        Without an agent nothing is recorded either, unless pulls require it.
 
         Args:
             image: the reference as the caller gave it; holds no quote, backslash or control.
@@ -104,7 +108,7 @@ class AgentClient:
         Raises:
             GuestError: the agent failed; the texts are those that peers see.
         """
-        if self._is_absent():
+        if not self._required_by_pulls and self._is_absent():
             log.warning("pull is not measured: no agent", extra={"image": image})
             return
         content = f'{{"image":"{image}", "digest":"{digest}"}}'

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cdh.agent import AgentClient
-from cdh.config import DEFAULT_GRPC_SOCKET, DEFAULT_SOCKET, CdhConfig
+from cdh.config import DEFAULT_GRPC_SOCKET, DEFAULT_SOCKET, CdhConfig, verify_urls
 from cdh.hub import DataHub
 from cdh.keyprovider.unwrap import LayerKeys
 from cdh.kms import open_decrypter, open_resource_client
@@ -78,9 +78,11 @@ def assemble(
         grpc: whether the hub listens with gRPC.
 
     Raises:
-        ConfigError: there is no source of resources of that name.
+        ConfigError: there is no source of resources of that name, or an address in the
+            configuration can never be reached.
     """
-    agent = AgentClient(aa)
+    verify_urls(config)
+    agent = AgentClient(aa, required_by_pulls=config.aa.required_by_pulls)
     resources = open_resource_client(config, agent)
     site = KmsSite(config, runtime_dir, agent)
     opener = partial(open_decrypter, site=site)

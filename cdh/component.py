@@ -93,6 +93,7 @@ class ConfidentialDataHub:
             self._write_ocicrypt_config()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._resources.run(stop), name="cdh resources background")
+                tasks.create_task(self._parts.puller.run(stop), name="cdh image store background")
                 if await self._store_credentials(stop):
                     await self._server.publish()
                     ready()

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from guest.base_url import verify_base_urls
 from guest.cmdline import CommandLine, KbcParams, find_kbc_params
 from guest.errors import ConfigError, DecodeError
 from guest.log import LogConfig
@@ -60,9 +61,11 @@ class AaConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         aa_socket: its ttRPC address; for tokens and for runtime measurement. Empty only before
             `effective`.
+        required_by_pulls: a pull fails where that socket has no file, instead of going unmeasured.
     """
 
     aa_socket: str = ""
+    required_by_pulls: bool = False
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,7 +270,7 @@ def effective(
     return msgspec.structs.replace(
         file,
         kbc=_with_environment(file.kbc, environment),
-        aa=AaConfig(aa_socket=environment.get("AA_SOCKET", named)),
+        aa=msgspec.structs.replace(file.aa, aa_socket=environment.get("AA_SOCKET", named)),
         credentials=(*file.credentials, *credentials),
         skip_sealed_secret_verification=file.skip_sealed_secret_verification or skip,
         image=image_config.with_environment(image, environment),
@@ -277,6 +280,22 @@ def effective(
             "OCICRYPT_KEYPROVIDER_CONFIG", file.ocicrypt_keyprovider_config
         ),
     )
+
+
+def verify_urls(config: CdhConfig) -> None:
+    """Refuse addresses of services that no request could ever be sent to.
+
+    `offline_fs_kbc` asks nobody: what stands in its URL is nobody's address, customarily `null`.
+
+    Raises:
+        ConfigError: one is not a plain http or https URL; names its key.
+    """
+    urls = {"kms.aliyun.metadata_url": config.kms.aliyun.metadata_url}
+    if config.kbc.name == "cc_kbc":
+        urls["kbc.url"] = config.kbc.url
+        for number, url in enumerate(config.kbc.fallback_urls):
+            urls[f"kbc.fallback_urls[{number}]"] = url
+    verify_base_urls(urls)
 
 
 def _find_params(text: str | None, command_line: CommandLine) -> KbcParams:

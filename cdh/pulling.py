@@ -7,9 +7,10 @@ Source: docs/spec/image-pull.md 1.2.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from cdh.hub import Puller
 from cdh.keyprovider.unwrap import LayerKeys
@@ -19,6 +20,9 @@ from guest.secret import Secret
 from image_pull.config import ImageConfig
 from image_pull.observer import PullObserver
 from image_pull.ocicrypt.protocol import KeyUnwrapper
+
+TIDY_SECONDS: Final = 60.0
+"""Seconds between two looks for what removed containers left in the store."""
 
 
 class PullerResources:
@@ -77,7 +81,7 @@ class LatePuller:
         self._providers = providers
         self._let_go: Callable[[], Awaitable[None]] | None = None
         self._opening = asyncio.Lock()
-        self._puller: Puller | None = None
+        self._puller: _KeptPuller | None = None
 
     async def get(self) -> Puller:
         """The puller; the first call imports it, in a thread.
@@ -92,6 +96,15 @@ class LatePuller:
                     keys = await self._unwrapper()
                     self._puller = build(self._config, self._resources, keys, self._observer)
         return self._puller
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` give back what removed containers left: who unmounts it tells nobody."""
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TIDY_SECONDS):
+                    await stop.wait()
+            if self._puller is not None and not stop.is_set():
+                await self._puller.tidy()
 
     async def _unwrapper(self) -> KeyUnwrapper:
         """This hub, or the providers of the file."""
@@ -115,7 +128,15 @@ class _Providers(KeyUnwrapper, Protocol):
         ...
 
 
-_Build: TypeAlias = Callable[[ImageConfig, PullerResources, KeyUnwrapper, PullObserver], Puller]
+class _KeptPuller(Puller, Protocol):
+    async def tidy(self) -> None:
+        """Give back what nobody uses any more."""
+        ...
+
+
+_Build: TypeAlias = Callable[
+    [ImageConfig, PullerResources, KeyUnwrapper, PullObserver], _KeptPuller
+]
 
 
 def _open_providers(file: ProviderFile, own: KeyUnwrapper) -> _Providers:

@@ -37,8 +37,9 @@ CONNECT_LIMIT: Final = 10.0
 KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: less than the 5 after which a KBS closes it."""
 
-READ_BUFFER: Final = 256 * 1024
-"""Bytes after which a stream's reader stops reading; a chunk has at most about twice as many."""
+READ_BUFFER: Final = 16 * 1024
+"""Half the bytes after which a stream's reader stops reading: a chunk has at most twice as many
+and what the event loop reads at once, 256 KiB."""
 
 DEFAULT_POOL_SIZE: Final = 32
 

@@ -37,6 +37,10 @@ EPILOG: Final = """
 BUNDLE gets `rootfs` (an overlay mount, or a copy where overlays cannot be mounted) and
 `config.json`. The manifest's digest goes to standard output.
 
+An image whose compressed layers do not fit is refused before the first one is asked for; how much
+they unpack to no manifest says. When the store fills, what nobody uses goes, and the layers that
+are missing are tried once more.
+
 examples:
   image-pull docker.io/library/busybox:latest ./bundle
   image-pull --insecure 127.0.0.1:5000 127.0.0.1:5000/demo/app:v1 ./bundle

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,8 +40,8 @@ from image_pull.runtime_spec import User, runtime_spec
 from image_pull.settings import Settings
 from image_pull.signature.evaluation import Candidate
 from image_pull.store.bundle import Bundles
-from image_pull.store.layers import StoredLayer
-from image_pull.store.room import Room
+from image_pull.store.layers import LayerKey, StoredLayer
+from image_pull.store.room import Room, is_lack_of_room
 from image_pull.wording import (
     BUNDLE,
     ILLEGAL_REFERENCE,
@@ -136,6 +136,7 @@ class ImagePuller:
         self._user_of = user_of
         self._observer = observer
         self._busy: set[Path] = set()
+        self._workshop: Workshop | None = None
 
     async def pull(
         self, image: str, bundle: Path, *, deadline: Deadline, progress: Progress | None = None
@@ -173,7 +174,7 @@ class ImagePuller:
         except DecodeError as error:
             raise InvalidInputError(f"{ILLEGAL_REFERENCE}: {error}") from error
         async with deadline.limit(f"the pull of {reference}"):
-            workshop = await self._workshops.ready(deadline)
+            workshop = self._workshop = await self._workshops.ready(deadline)
             try:
                 tasks = pull_tasks(reference, workshop.settings.rules)
             except DecodeError as error:
@@ -191,6 +192,11 @@ class ImagePuller:
         """
         workshop = await self._workshops.ready(Deadline.after(10))
         await self._blocking(workshop.bundles.discard, bundle)
+
+    async def tidy(self) -> None:
+        """Give back directories of containers that are gone, and old layers; never fails."""
+        if self._workshop is not None:
+            await self._blocking(self._workshop.room.tidy)
 
     async def close(self) -> None:
         """Let go of connections, store and unpack server; no pull may be under way."""
@@ -271,17 +277,39 @@ class ImagePuller:
                 deadline=request.deadline,
                 inner=request.progress,
             )
-            layers = await workshop.fetcher.fetch(
+            bring = functools.partial(
+                workshop.fetcher.fetch,
                 client,
                 planned,
                 at_once=self._config.max_concurrent_layer_downloads_per_image,
                 progress=progress,
                 deadline=request.deadline,
             )
+            layers = await self._within_room(workshop, wanted, bring)
         except GuestError as error:
             raise reworded(PULLING + explain(error), error) from error
         progress.end()
         return layers
+
+    async def _within_room(
+        self,
+        workshop: Workshop,
+        wanted: Mapping[LayerKey, int],
+        bring: Callable[[], Awaitable[list[StoredLayer]]],
+    ) -> list[StoredLayer]:
+        """Bring layers; when the store is full, a second time after all that can go is gone."""
+        try:
+            return await bring()
+        except GuestError as error:
+            if not is_lack_of_room(error):
+                raise
+        await self._blocking(functools.partial(workshop.room.make, wanted, everything=True))
+        try:
+            return await bring()
+        except GuestError as error:
+            if not is_lack_of_room(error):
+                raise
+            raise await self._blocking(workshop.room.lack, wanted) from error
 
     def _client(self, task: PullTask, settings: Settings) -> RegistryClient:
         credentials = None

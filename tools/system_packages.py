@@ -36,14 +36,24 @@ PROGRAMS: Final = {
     "setfattr": "attr",
     "htpasswd": "apache2-utils",
     "mmdebstrap": "mmdebstrap",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mkfs.vfat": "dosfstools",
+    "mcopy": "mtools",
+    "mksquashfs": "squashfs-tools",
+    "mkfs.erofs": "erofs-utils",
+    "jq": "jq",
+    "debootstrap": "debootstrap",
+    "setcap": "libcap2-bin",
 }
 """Program to the package that holds it."""
 
-HEADERS: Final = {
+FILES: Final = {
     "/usr/include/stdio.h": "libc6-dev",
     "/usr/include/tss2/tss2_esys.h": "libtss2-dev",
+    "/usr/share/OVMF/OVMF_CODE_4M.fd": "ovmf",
 }
-"""C header to the package that holds it; the TPM library is built with them."""
+"""File to the package that holds it: headers for the TPM library, firmware for machines."""
 
 APT_SECONDS: Final = 600.0
 """Seconds that one run of apt-get may take."""
@@ -70,7 +80,7 @@ def missing() -> list[str]:
     """The packages whose program is not there, sorted."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     absent = {pkg for name, pkg in PROGRAMS.items() if not shutil.which(name, path=path)}
-    absent |= {pkg for header, pkg in HEADERS.items() if not Path(header).exists()}
+    absent |= {pkg for file, pkg in FILES.items() if not Path(file).exists()}
     if sys.base_prefix == "/usr" and not tpm_library.has_python_header():
         absent.add("python{}.{}-dev".format(*sys.version_info[:2]))
     return sorted(absent)

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from attestation_agent.collector import EvidenceCollector
 from attestation_agent.config import CocoAsConfig
 from attestation_agent.tokens import as_messages
+from guest.base_url import base_url
 from guest.deadline import Deadline
 from guest.errors import (
     DeadlineError,
@@ -23,7 +24,6 @@ from guest.errors import (
     retold,
 )
 from guest.http import HttpClient, is_transient
-from guest.kbs.endpoints import base_url
 from guest.proxies import Proxies
 from guest.retry import Backoff, retry
 from guest.secret import Secret

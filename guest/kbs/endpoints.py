@@ -5,9 +5,9 @@ Source: docs/spec/kbs-protocol.md 9.2 and 10.4; docs/ARCHITECTURE.md, decision 1
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 from guest import correlation
+from guest.base_url import base_url
 from guest.deadline import Deadline
 from guest.errors import (
     ConfigError,
@@ -176,27 +176,6 @@ def _checked_key(api_key: str) -> Secret:
     if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
         raise ConfigError("the API key of the Trustee gateway is not printable ASCII")
     return Secret(api_key.encode("ascii"))
-
-
-def base_url(url: str, what: str = "KBS URL") -> str:
-    """A URL that paths can be put after: its trailing slashes are off.
-
-    Args:
-        url: as it was configured.
-        what: names it in the error.
-
-    Raises:
-        ConfigError: not a plain http or https URL.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    is_plain = url.isascii() and url.isprintable() and not {" ", "?", "#", "\\"} & set(url)
-    if not usable or not is_plain:
-        raise ConfigError(f"{what} {url[:200]!r} is not an http or https URL")
-    return url.rstrip("/")
 
 
 def _share(deadline: Deadline, addresses_left: int) -> Deadline:

@@ -6,8 +6,8 @@ Source: docs/ARCHITECTURE.md, decision 6.
 import asyncio
 import socket
 from asyncio import Future
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 from guest.deadline import Deadline, boot_seconds
@@ -41,6 +41,7 @@ class WorkerChannel:
         self._kill = kill
         self._frames = FrameReader()
         self._outcome: Future[tuple[FrameKind, bytes]] = self._loop.create_future()
+        self._lost: Future[None] = self._loop.create_future()
         self._moved = boot_seconds()
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
@@ -68,6 +69,27 @@ class WorkerChannel:
             error.__cause__ = cause
             self._outcome.set_exception(error)
             self._outcome.exception()
+            self._lost.set_result(None)
+
+    @asynccontextmanager
+    async def while_it_lives(self) -> AsyncIterator[None]:
+        """Leave the block at once, whatever it waits for, when the worker dies without a report."""
+        scope, inside = asyncio.timeout(None), True
+
+        def leave(_: Future[None]) -> None:
+            if inside:
+                scope.reschedule(self._loop.time())
+
+        try:
+            async with scope:
+                self._lost.add_done_callback(leave)
+                try:
+                    yield
+                finally:
+                    inside = False
+        except TimeoutError:
+            if not scope.expired():
+                raise
 
     async def send(self, data: bytes, deadline: Deadline, idle: float) -> bool:
         """Give the worker bytes; false when it does not want any more.

@@ -4,10 +4,7 @@ Source: docs/spec/image-pull.md §12.3-6, -9 and -10.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
-
-import msgspec
 
 from image_pull.layers.attributes import OWN_DIRECTORY, Attributes
 from image_pull.layers.header import Entry, Kind
@@ -16,16 +13,19 @@ from image_pull.layers.rules import clamp_time, is_settable_xattr
 from image_pull.layers.tree import Directory, Tree
 
 
-@dataclass(slots=True)
 class Noted:
     """What of a layer is not, or not only, on disk; see `LayerRecord`."""
 
-    whiteouts: list[bytes] = field(default_factory=list)
-    opaque: list[bytes] = field(default_factory=list)
-    implicit: list[bytes] = field(default_factory=list)
-    devices: list[Device] = field(default_factory=list)
-    kept: list[Kept] = field(default_factory=list)
-    root: RootEntry | None = None
+    __slots__ = ("devices", "implicit", "kept", "opaque", "root", "whiteouts")
+
+    def __init__(self, root: RootEntry | None) -> None:
+        """Nothing but the root is noted yet."""
+        self.whiteouts: list[bytes] = []
+        self.opaque: list[bytes] = []
+        self.implicit: list[bytes] = []
+        self.devices: list[Device] = []
+        self.kept: list[Kept] = []
+        self.root = root
 
 
 IMPLIED: Final = Entry(Kind.DIRECTORY, b"", b"", 0o755, 0, 0, 0, 0, 0, 0, 0, {}, None)
@@ -46,7 +46,7 @@ def finish_directories(tree: Tree, attributes: Attributes) -> Noted:
         fd = tree.descriptor(directory)
         kept = attributes.set_on(fd, entry, OWN_DIRECTORY)
         if kept is not None:
-            noted.kept.append(msgspec.structs.replace(kept, path=directory.path()))
+            noted.kept.append(kept._replace(path=directory.path()))
     tree.close()
     noted.devices = _settle_links(noted.devices)
     return noted
@@ -77,9 +77,9 @@ def _list(directory: Directory, hidden: bool, noted: Noted) -> None:
         # lower layers do not shine through an opaque directory: nothing to hide there
         noted.whiteouts += sorted(directory.path(name) for name in directory.whiteouts)
     for name, device in directory.devices.items():
-        noted.devices.append(msgspec.structs.replace(device, path=directory.path(name)))
+        noted.devices.append(device._replace(path=directory.path(name)))
     for name, kept in directory.kept.items():
-        noted.kept.append(msgspec.structs.replace(kept, path=directory.path(name)))
+        noted.kept.append(kept._replace(path=directory.path(name)))
 
 
 def _settle_links(devices: list[Device]) -> list[Device]:
@@ -90,13 +90,13 @@ def _settle_links(devices: list[Device]) -> list[Device]:
     for device in devices:
         if not device.link_to:
             continue
-        alone = msgspec.structs.replace(device, link_to=b"")
+        alone = device._replace(link_to=b"")
         first = own.get(device.link_to)
-        if first is None or first != msgspec.structs.replace(alone, path=first.path):
+        if first is None or first != alone._replace(path=first.path):
             key = (device.link_to, device.mode, device.major, device.minor)
             first = heirs.setdefault(key, alone)
         link = b"" if first.path == device.path else first.path
-        settled.append(msgspec.structs.replace(device, link_to=link))
+        settled.append(device._replace(link_to=link))
     return settled
 
 

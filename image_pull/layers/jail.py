@@ -34,8 +34,8 @@ NAMESPACES: Final = {
     "uts": 0x04000000,
     "ipc": 0x08000000,
     "net": 0x40000000,
-    "pid": 0x20000000,
 }
+_CLONE_NEWPID: Final = 0x20000000
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -97,10 +97,21 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def separate_children() -> bool:
+    """Have the next child of this thread be the first process of a pid namespace of its own.
+
+    Other threads' children are not concerned, nor is this thread itself; one child only.
+
+    Returns:
+        False where the system does not let it.
+    """
+    return int(_libc().unshare(ctypes.c_int(_CLONE_NEWPID))) == 0
+
+
 def enter_namespaces() -> tuple[str, ...]:
     """Leave every namespace that the system lets go; names those of its own.
 
-    A pid namespace holds for children only.
+    A process cannot leave its pid namespace: it was born as the first one of its own, or not.
     """
     libc = _libc()
     own = []
@@ -109,6 +120,8 @@ def enter_namespaces() -> tuple[str, ...]:
             own.append(name)
     if "mount" in own:
         libc.mount(None, b"/", None, ctypes.c_ulong(_MS_PRIVATE_RECURSIVE), None)
+    if os.getpid() == 1:
+        own.append("pid")
     return tuple(own)
 
 

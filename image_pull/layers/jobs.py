@@ -1,20 +1,22 @@
 """What puller, unpack server and workers say to each other. Sans-I/O.
 
 Puller to server, over a packet socket: a `Job` with two descriptors (the worker's data socket,
-the layer's root), or a `Kill`. Server to puller: one `Hello`, then an `Exit` for every job. Over
-the data socket the worker reads the blob's plaintext to its end and answers with frames: any
-number of `PROGRESS`, then one `REPORT` or `FAILURE`.
+the layer's root), or a `Kill`, as words. Server to puller: one `Hello`, then an `Exit` for every
+job. Over the data socket the worker reads the blob's plaintext to its end and answers with
+frames: any number of `PROGRESS`, then one `REPORT` or `FAILURE`. What server and workers say is
+MessagePack.
 
 Source: docs/ARCHITECTURE.md, decisions 6 and 6a.
 """
 
 import struct
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import Final
-
-import msgspec
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from guest.errors import DecodeError
+from image_pull.layers.pack import pack
 from image_pull.layers.record import MAX_RECORD, Jail
 
 MAX_MESSAGE: Final = 4096
@@ -23,10 +25,13 @@ MAX_MESSAGE: Final = 4096
 MAX_TEXT: Final = 1000
 """Most characters of a failure's text."""
 
+MAX_DIGITS: Final = 20
+"""Most digits of a number in a request."""
+
 FRAME: Final = struct.Struct(">BI")
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
+class Job(NamedTuple):
     """One layer to unpack.
 
     Attributes:
@@ -44,13 +49,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     privileged: bool
 
 
-class Kill(msgspec.Struct, frozen=True, kw_only=True, tag="kill"):
+class Kill(NamedTuple):
     """End a job's worker."""
 
     number: int
 
 
-class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+class Hello(NamedTuple):
     """The server is ready.
 
     Attributes:
@@ -64,7 +69,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     namespaces: tuple[str, ...] = ()
 
 
-class Exit(msgspec.Struct, frozen=True, kw_only=True, tag="exit"):
+class Exit(NamedTuple):
     """A job's worker has ended.
 
     Attributes:
@@ -79,6 +84,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, tag="exit"):
 
 Request = Job | Kill
 Notice = Hello | Exit
+_NOTICES: Final[Mapping[str, type[Notice]]] = MappingProxyType({"Hello": Hello, "Exit": Exit})
 
 
 class FrameKind(IntEnum):
@@ -97,10 +103,13 @@ class FailureKind(StrEnum):
 
     INPUT = "input"
     LIMIT = "limit"
+    LENGTH = "length"
+    """More than `Job.max_bytes`; whether that was a rule or the store's room, the puller knows."""
+    SPACE = "space"
     SYSTEM = "system"
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class Failure(NamedTuple):
     """Why a layer was not unpacked."""
 
     kind: FailureKind
@@ -108,21 +117,48 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode(message: Request | Notice | Failure) -> bytes:
-    """A message as MessagePack."""
-    return msgspec.msgpack.encode(message)
+    """A message as the other side reads it."""
+    match message:
+        case Job():
+            words = (message.number, message.compression, message.algorithm, message.max_bytes)
+            return " ".join(map(str, ("job", *words, int(message.privileged)))).encode()
+        case Kill(number=number):
+            return f"kill {number}".encode()
+        case Failure():
+            return pack(message)
+    return pack((type(message).__name__, message))
 
 
 def decode_request(data: bytes) -> Request:
-    """Parse what the puller sends.
+    """Parse what the puller sends; the server has no `msgspec`.
 
     Raises:
         DecodeError: it is none of that.
     """
-    try:
-        message: Request = msgspec.msgpack.decode(data, type=Request)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DecodeError("not a request to the unpack server") from error
-    return message
+    match data.split(b" "):
+        case [b"job", number, compression, algorithm, most, (b"0" | b"1") as privileged]:
+            return Job(
+                number=_digits(number),
+                compression=_word(compression),
+                algorithm=_word(algorithm),
+                max_bytes=_digits(most),
+                privileged=privileged == b"1",
+            )
+        case [b"kill", number]:
+            return Kill(number=_digits(number))
+    raise DecodeError("not a request to the unpack server")
+
+
+def _digits(word: bytes) -> int:
+    if not word.isdigit() or len(word) > MAX_DIGITS:
+        raise DecodeError("not a number of a request to the unpack server")
+    return int(word)
+
+
+def _word(word: bytes) -> str:
+    if not word.isalnum():
+        raise DecodeError("not a word of a request to the unpack server")
+    return word.decode("ascii")
 
 
 def decode_notice(data: bytes) -> Notice:
@@ -131,11 +167,14 @@ def decode_notice(data: bytes) -> Notice:
     Raises:
         DecodeError: it is none of that.
     """
+    import msgspec
+
     try:
-        message: Notice = msgspec.msgpack.decode(data, type=Notice)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        name, body = msgspec.msgpack.decode(data, type=tuple[str, msgspec.Raw])
+        notice: Notice = msgspec.msgpack.decode(body, type=_NOTICES[name])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError) as error:
         raise DecodeError("not a notice of the unpack server") from error
-    return message
+    return notice
 
 
 def decode_failure(data: bytes) -> Failure:
@@ -144,6 +183,8 @@ def decode_failure(data: bytes) -> Failure:
     Raises:
         DecodeError: it is none, or too long.
     """
+    import msgspec
+
     try:
         failure = msgspec.msgpack.decode(data, type=Failure)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

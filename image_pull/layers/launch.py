@@ -11,12 +11,14 @@ import subprocess
 import sys
 from asyncio import Future
 from collections.abc import Callable
+from concurrent.futures import Future as Started
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 from typing import Final
 
 from guest.deadline import Deadline
 from guest.errors import DeadlineError, DecodeError, PlatformError, UnavailableError
-from image_pull.layers import jobs
+from image_pull.layers import jail, jobs
 from image_pull.layers.channel import WorkerChannel
 from image_pull.layers.jobs import Exit, Hello, Job, Kill
 from image_pull.layers.record import Jail
@@ -50,9 +52,10 @@ class UnpackServer:
         self._loop = asyncio.get_running_loop()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = os.memfd_create("unpack-server-errors", os.MFD_CLOEXEC)
+        self._over = Event()
         try:
             with theirs:
-                self._process = self._spawn(theirs.fileno())
+                self._process = self._start(theirs.fileno())
         except OSError as error:
             self._control.close()
             os.close(self._errors)
@@ -63,6 +66,27 @@ class UnpackServer:
         self._exits: dict[int, Future[Exit]] = {}
         self._next = 1
         self._alive = True
+
+    def _start(self, descriptor: int) -> subprocess.Popen[bytes]:
+        """Start it from a thread that lasts as long as it does.
+
+        What a pid namespace of its own is asked for holds for the children of one thread, so that
+        no other child of this process is concerned; and the server gets SIGKILL when the thread
+        that started it ends, be it with all others.
+        """
+        started: Started[subprocess.Popen[bytes]] = Started()
+
+        def keep() -> None:
+            try:
+                jail.separate_children()
+                started.set_result(self._spawn(descriptor))
+            except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+                started.set_exception(error)
+            else:
+                self._over.wait()
+
+        Thread(target=keep, name="unpack-server", daemon=True).start()
+        return started.result()
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -176,6 +200,8 @@ class UnpackServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        finally:
+            self._over.set()
 
     def detach(self) -> None:
         """Stop listening, on the loop's thread, before `close` in another."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from guest.errors import DecodeError, PeerError, PlatformError
 from image_pull.layers.copying import copy_data, copy_xattrs
-from image_pull.layers.paths import open_directory, split_parent
+from image_pull.layers.paths import open_directory, remove_if_empty, split_parent
 from image_pull.layers.privileged import make_device
 from image_pull.layers.record import Kept, LayerRecord, RootEntry
 from image_pull.layers.remove import DIRECTORY, empty_directory, remove_entry
@@ -70,6 +70,8 @@ class _Layer:
     kept: dict[bytes, Kept]
     implicit: frozenset[bytes]
     links: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    added: list[bytes] = field(default_factory=list)
+    """Implied directories that no layer below has."""
 
 
 class _Merger:
@@ -98,6 +100,7 @@ class _Merger:
             while waiting:
                 waiting += self._copy_directory(layer, waiting.pop())
             self._add_devices(layer)
+            self._drop_empty(layer)
         finally:
             os.close(source)
 
@@ -151,6 +154,8 @@ class _Merger:
         is_new = True
         try:
             os.mkdir(name, 0o700, dir_fd=target)
+            if path in layer.implicit:
+                layer.added.append(path)
         except FileExistsError:
             found = os.stat(name, dir_fd=target, follow_symlinks=False)
             is_new = not stat.S_ISDIR(found.st_mode)
@@ -210,6 +215,16 @@ class _Merger:
                         self._link(device.link_to, directory, name)
                     else:
                         make_device(directory, name, device)
+
+    def _drop_empty(self, layer: _Layer) -> None:
+        """Remove parents that only whiteouts of nothing implied; deeper ones were made later."""
+        nodes = {split_parent(device.path)[0] for device in layer.record.devices}
+        for path in reversed(layer.added):
+            if path in nodes or path in layer.record.opaque:
+                continue
+            parent, name = split_parent(path)
+            with open_directory(self._root, parent) as directory:
+                remove_if_empty(directory, name)
 
     def _link(self, first: bytes, directory: int, name: bytes) -> None:
         parent, origin = split_parent(first)

@@ -1,5 +1,6 @@
 """Directories reached from a root component by component, never through a link."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,3 +33,16 @@ def split_parent(path: bytes) -> tuple[bytes, bytes]:
     """The parent's path and the last component."""
     parent, _, name = path.rpartition(b"/")
     return parent, name
+
+
+def remove_if_empty(directory: int, name: bytes) -> None:
+    """Remove a directory in another one, unless something is in it.
+
+    Raises:
+        OSError: it is no directory, or the system refused.
+    """
+    try:
+        os.rmdir(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise

@@ -43,7 +43,7 @@ from image_pull.ocicrypt.cipher import LayerDecryptor
 
 log = logging.getLogger(__name__)
 
-BLOCK: Final = 256 * 1024
+BLOCK: Final = 64 * 1024
 """Bytes that go through the stages at a time, at least, except the last."""
 
 INLINE: Final = 64 * 1024
@@ -78,12 +78,18 @@ class LayerDescriptor:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
+class NoSpaceError(LimitError):
+    """The store has no room for the layer."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Stage:
     """What happens to a blob's bytes before the worker gets them."""
 
     verifier: BlobVerifier
     decryptor: LayerDecryptor | None
+    too_long: type[GuestError]
+    """What it means that the layer has more bytes than its job allows."""
 
     def take(self, block: bytes) -> bytes:
         self.verifier.update(block)
@@ -159,33 +165,34 @@ class LayerPipeline:
             IntegrityError: blob size, blob digest, HMAC or diff_id do not match.
             UnsupportedError: unknown media type or digest algorithm.
             InvalidInputError: the tar or its compression is broken or hostile.
-            LimitError: too many entries or bytes.
+            LimitError: too many entries or bytes; `NoSpaceError` if for want of room.
             PlatformError: no jail for root, or the disk refused.
             UnavailableError: the unpack server died; a new pull starts another.
             DeadlineError: `deadline` passed, or `idle` seconds went by without a byte.
         """
         compression = compression_of(descriptor.media_type)
-        assert is_encrypted(descriptor.media_type) == (decryptor is not None)
-        _check_algorithm(diff_id)
+        _check(descriptor, decryptor, diff_id)
         server, hello = await self._servers.current(deadline)
         refuse_weak_root(hello)
         loop = asyncio.get_running_loop()
-        root, most = await loop.run_in_executor(self._pool, self._prepare, target)
+        root, free = await loop.run_in_executor(self._pool, self._prepare, target)
+        most = self._most(descriptor.size)
 
         def job(number: int) -> Job:
             return Job(
                 number=number,
                 compression=compression,
                 algorithm=diff_id.algorithm,
-                max_bytes=min(most, max(EXPANSION_FREE, descriptor.size * MAX_EXPANSION)),
+                max_bytes=min(free, most),
                 privileged=hello.jail is Jail.FULL,
             )
 
+        verifier = BlobVerifier(descriptor.digest, descriptor.size)
+        too_long = NoSpaceError if free < most else LimitError
+        stage = _Stage(verifier=verifier, decryptor=decryptor, too_long=too_long)
         channel: WorkerChannel | None = None
         try:
             channel = server.begin(job, root)
-            verifier = BlobVerifier(descriptor.digest, descriptor.size)
-            stage = _Stage(verifier=verifier, decryptor=decryptor)
             record = await self._run(chunks, stage, channel, deadline, idle)
             await _judge(record, diff_id, channel)
         except BaseException:
@@ -195,8 +202,13 @@ class LayerPipeline:
             os.close(root)
         return record
 
+    def _most(self, size: int) -> int:
+        """The most bytes that a blob of this size may unpack to, whatever room there is."""
+        most = max(EXPANSION_FREE, size * MAX_EXPANSION)
+        return most if self._max_bytes is None else min(most, self._max_bytes)
+
     def _prepare(self, target: Path) -> tuple[int, int]:
-        """Make the directory; gives its descriptor and the most bytes a layer may have."""
+        """Make the directory; gives its descriptor and the bytes that its file system has free."""
         try:
             target.mkdir(mode=0o700, exist_ok=True)
             root = os.open(target, DIRECTORY)
@@ -206,8 +218,7 @@ class LayerPipeline:
             os.close(root)
             raise PlatformError(f"{DATA_STREAM}: the layer's directory is not empty")
         free = os.fstatvfs(root)
-        most = free.f_bavail * free.f_frsize
-        return root, most if self._max_bytes is None else min(most, self._max_bytes)
+        return root, free.f_bavail * free.f_frsize
 
     async def _clean_up(self, channel: WorkerChannel | None, target: Path) -> None:
         """Leave nothing: first the worker goes, then its tree."""
@@ -228,7 +239,9 @@ class LayerPipeline:
         idle: float,
     ) -> LayerRecord:
         """Feed the worker and read its report."""
-        wanted = await self._feed(chunks, stage, channel, deadline, idle)
+        wanted = False
+        async with channel.while_it_lives():
+            wanted = await self._feed(chunks, stage, channel, deadline, idle)
         try:
             kind, body = await channel.outcome(deadline, idle)
         except UnavailableError as error:
@@ -242,7 +255,8 @@ class LayerPipeline:
             raise PeerError(f"{DATA_STREAM}: unpack worker broke its protocol") from error
         if not wanted and stage.verifier.left <= MAX_DRAIN:
             await self._drain(chunks, stage, deadline, idle)
-        raise _FAILURES[failure.kind](f"{DATA_STREAM}: Failed to unpack layer: {failure.text}")
+        cause = _FAILURES.get(failure.kind, stage.too_long)
+        raise cause(f"{DATA_STREAM}: Failed to unpack layer: {failure.text}")
 
     async def _feed(
         self,
@@ -260,6 +274,7 @@ class LayerPipeline:
         ready = b""
         while block := await _next_block(chunks, deadline, idle):
             computing = self._compute(stage, block)
+            del block  # the next one is received while nothing but its successor is held
             try:
                 wanted = await channel.send(ready, deadline, idle)
             except BaseException:
@@ -304,6 +319,7 @@ class LayerPipeline:
 _FAILURES: Final[dict[FailureKind, type[GuestError]]] = {
     FailureKind.INPUT: InvalidInputError,
     FailureKind.LIMIT: LimitError,
+    FailureKind.SPACE: NoSpaceError,
     FailureKind.SYSTEM: PlatformError,
 }
 
@@ -322,7 +338,8 @@ async def _next_block(chunks: AsyncIterator[bytes], deadline: Deadline, idle: fl
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _check_algorithm(diff_id: Digest) -> None:
+def _check(descriptor: LayerDescriptor, decryptor: LayerDecryptor | None, diff_id: Digest) -> None:
+    assert is_encrypted(descriptor.media_type) == (decryptor is not None)
     if diff_id.algorithm not in (HashAlgorithm.SHA256, HashAlgorithm.SHA512):
         raise UnsupportedError(f"{DATA_STREAM}: Unsupported uncompressed digest format: {diff_id}")
 
@@ -333,8 +350,9 @@ async def _judge(record: LayerRecord, diff_id: Digest, channel: WorkerChannel) -
         raise IntegrityError(
             f"unequal uncompressed digest {record.diff_id} config diff_id {diff_id}"
         )
-    if await channel.end() is None:
-        raise UnavailableError(f"{DATA_STREAM}: unpack worker does not end")
+    end = await channel.end()
+    if end is None or end.why:  # of a server that died the workers may live a moment longer
+        raise UnavailableError(f"{DATA_STREAM}: {end.why if end else 'worker does not end'}")
 
 
 def _death(end: Exit | None) -> GuestError:

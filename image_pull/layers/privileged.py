@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from guest.errors import DecodeError, PeerError, PlatformError
-from image_pull.layers.paths import open_directory, split_parent
+from image_pull.layers.paths import open_directory, remove_if_empty, split_parent
 from image_pull.layers.record import Device, LayerRecord, split_path
 from image_pull.layers.remove import DIRECTORY
 
@@ -24,6 +24,11 @@ T = TypeVar("T")
 
 OPAQUE: Final = b"trusted.overlay.opaque"
 OVERLAY_XATTRS: Final = b"trusted.overlay."
+ORIGIN: Final = b"trusted.overlay.origin"
+"""Empty: of unknown origin. overlayfs then looks for whiteouts among the names of a directory.
+
+In one that a single layer has it would list them, as names of what cannot be opened.
+"""
 WHITEOUT_MODE: Final = stat.S_IFCHR
 
 
@@ -43,9 +48,10 @@ def apply_privileged(record: LayerRecord, target: int, below: Sequence[Path]) ->
     if not record.privileged:
         raise PlatformError("a layer unpacked without privilege cannot be mounted")
     try:
-        for path in record.implicit:
-            _adopt(target, path, below)
+        absent = [path for path in record.implicit if not _adopt(target, path, below)]
         _make_nodes(record, target)
+        _make_whiteouts(record, target, frozenset(absent))
+        _drop_empty(target, [path for path in absent if path not in record.opaque])
         for path in record.opaque:
             with open_directory(target, path) as directory:
                 os.setxattr(directory, OPAQUE, b"y")
@@ -68,30 +74,42 @@ def kept_times(directory: int) -> Iterator[None]:
 
 
 def _make_nodes(record: LayerRecord, target: int) -> None:
-    """Device nodes, then further links to them, then whiteouts."""
+    """Device nodes, then further links to them."""
     first = [device for device in record.devices if not device.link_to]
     links = [device for device in record.devices if device.link_to]
-    _in_parents(target, first, lambda device: device.path, make_device)
+    for parent, group in _by_parent(first, lambda device: device.path):
+        with open_directory(target, parent) as directory, kept_times(directory):
+            for device in group:
+                make_device(directory, split_parent(device.path)[1], device)
     for device in links:
         _link(target, device)
 
-    def hide(directory: int, name: bytes, path: bytes) -> None:
-        os.mknod(name, WHITEOUT_MODE, os.makedev(0, 0), dir_fd=directory)
 
-    _in_parents(target, record.whiteouts, lambda path: path, hide)
-
-
-def _in_parents(
-    target: int,
-    things: Iterable[T],
-    path_of: Callable[[T], bytes],
-    make: Callable[[int, bytes, T], None],
-) -> None:
-    """Make each thing; neighbours share one walk to their directory, whose times stay."""
-    for parent, group in groupby(things, key=lambda thing: split_parent(path_of(thing))[0]):
+def _make_whiteouts(record: LayerRecord, target: int, absent: frozenset[bytes]) -> None:
+    """Whiteouts, but in directories that no layer below has: there is nothing to hide."""
+    for parent, group in _by_parent(record.whiteouts, lambda path: path):
+        if parent in absent:
+            continue
         with open_directory(target, parent) as directory, kept_times(directory):
-            for thing in group:
-                make(directory, split_parent(path_of(thing))[1], thing)
+            for path in group:
+                name = split_parent(path)[1]
+                os.mknod(name, WHITEOUT_MODE, os.makedev(0, 0), dir_fd=directory)
+            os.setxattr(directory, ORIGIN, b"")
+
+
+def _drop_empty(target: int, implied: Sequence[bytes]) -> None:
+    """Remove parents that only whiteouts of nothing implied; the deepest come last."""
+    for path in reversed(implied):
+        parent, name = split_parent(path)
+        with open_directory(target, parent) as directory, kept_times(directory):
+            remove_if_empty(directory, name)
+
+
+def _by_parent(
+    things: Iterable[T], path_of: Callable[[T], bytes]
+) -> Iterator[tuple[bytes, Iterator[T]]]:
+    """Neighbours with one parent share one walk to it."""
+    return groupby(things, key=lambda thing: split_parent(path_of(thing))[0])
 
 
 def make_device(directory: int, name: bytes, device: Device) -> None:
@@ -125,8 +143,12 @@ def _link(target: int, device: Device) -> None:
             os.link(source, name, src_dir_fd=origin, dst_dir_fd=place, follow_symlinks=False)
 
 
-def _adopt(target: int, path: bytes, below: Sequence[Path]) -> None:
-    """Give an implied parent what the nearest layer below says of it."""
+def _adopt(target: int, path: bytes, below: Sequence[Path]) -> bool:
+    """Give an implied parent what the nearest layer below says of it.
+
+    Returns:
+        Whether a layer says anything.
+    """
     for tree in below:
         root = os.open(tree, DIRECTORY)
         try:
@@ -139,9 +161,10 @@ def _adopt(target: int, path: bytes, below: Sequence[Path]) -> None:
                         _copy_attributes(found, directory)
                 finally:
                     os.close(found)
-            return
+            return True
         finally:
             os.close(root)
+    return False
 
 
 def _find_below(root: int, path: bytes) -> int | None:

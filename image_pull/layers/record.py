@@ -6,12 +6,13 @@ without a leading slash; parents come before what is below them.
 Source: docs/spec/image-pull.md §12.3.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
-
-import msgspec
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from guest.errors import DecodeError
+from image_pull.layers.pack import pack
 
 MAX_RECORD: Final = 16 * 1024 * 1024
 """Most bytes of an encoded record."""
@@ -25,6 +26,8 @@ MAX_COMPONENT: Final = 255
 MAX_DEPTH: Final = 1024
 """Most components of a path."""
 
+NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
+
 
 class Jail(StrEnum):
     """What kept the unpacker inside its directory, beside its own resolution of names."""
@@ -37,7 +40,7 @@ class Jail(StrEnum):
     """Nothing else: neither chroot nor Landlock can be had here."""
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
+class Device(NamedTuple):
     """A character or block device, which only the puller can make.
 
     Attributes:
@@ -57,10 +60,10 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     mtime: int = 0
     atime: int = 0
     link_to: bytes = b""
-    xattrs: dict[bytes, bytes] = {}
+    xattrs: Mapping[bytes, bytes] = NO_XATTRS
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class Kept(NamedTuple):
     """What the image says of one path and the disk could not take.
 
     Attributes:
@@ -75,10 +78,10 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     uid: int = 0
     gid: int = 0
     mode: int = 0
-    xattrs: dict[bytes, bytes] = {}
+    xattrs: Mapping[bytes, bytes] = NO_XATTRS
 
 
-class RootEntry(msgspec.Struct, frozen=True, kw_only=True):
+class RootEntry(NamedTuple):
     """The layer's own entry for its root directory; overlayfs takes these from the upper one."""
 
     mode: int = 0o755
@@ -86,10 +89,10 @@ class RootEntry(msgspec.Struct, frozen=True, kw_only=True):
     gid: int = 0
     mtime: int = 0
     atime: int = 0
-    xattrs: dict[bytes, bytes] = {}
+    xattrs: Mapping[bytes, bytes] = NO_XATTRS
 
 
-class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
+class LayerRecord(NamedTuple):
     """The unpacker's report on one layer.
 
     Attributes:
@@ -122,8 +125,8 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     skipped_xattrs: int = 0
 
     def encode(self) -> bytes:
-        """The record as MessagePack."""
-        return msgspec.msgpack.encode(self)
+        """The record as MessagePack: an array of its fields."""
+        return pack(self)
 
     @classmethod
     def decode(cls, data: bytes) -> "LayerRecord":
@@ -132,6 +135,8 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             DecodeError: not a record, too long, or a path that could leave the layer's root.
         """
+        import msgspec
+
         if len(data) > MAX_RECORD:
             raise DecodeError(f"layer record of {len(data)} bytes exceeds {MAX_RECORD}")
         try:

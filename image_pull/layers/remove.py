@@ -6,7 +6,6 @@ Only for trees that nobody else writes to any more.
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,18 +29,21 @@ def remove_entry(parent: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: os.PathLike[str]) -> None:
     """Remove a directory and everything below it; nothing happens when it is not there.
+
+    Only a type of `os`: the unpack server has no use for what `pathlib` imports.
 
     Raises:
         OSError: the system refused.
     """
+    above, name = os.path.split(path)
     try:
-        parent = os.open(path.parent, DIRECTORY & ~os.O_NOFOLLOW)
+        parent = os.open(above or ".", DIRECTORY & ~os.O_NOFOLLOW)
     except FileNotFoundError:
         return
     try:
-        remove_entry(parent, os.fsencode(path.name))
+        remove_entry(parent, os.fsencode(name))
     except FileNotFoundError:
         return
     finally:

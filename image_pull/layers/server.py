@@ -13,7 +13,6 @@ import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from guest.errors import DecodeError
@@ -55,33 +54,36 @@ def _probe(writing: int) -> NoReturn:
         os._exit(status)
 
 
-@dataclass(slots=True)
 class Server:
-    """The loop of the unpack server.
+    """The loop of the unpack server."""
 
-    Args:
-        control: the packet socket to the puller.
-        walls: the jail of every worker.
-    """
+    __slots__ = ("_control", "_numbers", "_poller", "_walls", "_workers")
 
-    control: socket.socket
-    walls: Jail
-    _workers: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _numbers: dict[int, int] = field(default_factory=dict)
-    _poller: select.poll = field(default_factory=select.poll)
+    def __init__(self, control: socket.socket, walls: Jail) -> None:
+        """Wait for nothing yet.
+
+        Args:
+            control: the packet socket to the puller.
+            walls: the jail of every worker.
+        """
+        self._control = control
+        self._walls = walls
+        self._workers: dict[int, tuple[int, int]] = {}
+        self._numbers: dict[int, int] = {}
+        self._poller = select.poll()
 
     def run(self) -> None:
         """Serve until the puller is gone."""
-        self._poller.register(self.control, select.POLLIN)
+        self._poller.register(self._control, select.POLLIN)
         while True:
             for descriptor, _ in self._poller.poll():
-                if descriptor != self.control.fileno():
+                if descriptor != self._control.fileno():
                     self._reap(descriptor)
                 elif not self._receive():
                     return
 
     def _receive(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self.control, jobs.MAX_MESSAGE, DESCRIPTORS)
+        data, descriptors, _, _ = socket.recv_fds(self._control, jobs.MAX_MESSAGE, DESCRIPTORS)
         if not data:
             return False
         try:
@@ -105,7 +107,7 @@ class Server:
             self._tell(Exit(number=job.number, status=1, why=str(error)))
             return
         if child == 0:
-            worker.run_worker(job, connection, root, self.walls, server)
+            worker.run_worker(job, connection, root, self._walls, server)
         watch = os.pidfd_open(child)
         self._workers[watch] = (job.number, child)
         self._numbers[job.number] = watch
@@ -120,33 +122,16 @@ class Server:
         self._tell(Exit(number=number, status=status))
 
     def _tell(self, notice: Exit) -> None:
-        self.control.send(jobs.encode(notice))
-
-
-def _shelter() -> tuple[str, ...]:
-    """Enter namespaces; where that includes pids, go on as the first process of the new one.
-
-    The outer process only waits, so that the inner one's end is seen, and dies with the puller.
-    """
-    namespaces = jail.enter_namespaces()
-    if "pid" not in namespaces:
-        return namespaces
-    child = os.fork()
-    if child:
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os._exit(status if status >= 0 else 128 - status)
-    # its parent is outside its pid namespace, where it has no number
-    jail.die_with(0)
-    return namespaces
+        self._control.send(jobs.encode(notice))
 
 
 def main() -> int:
     """Run the server on the descriptor that the command line names."""
     control = socket.socket(fileno=int(sys.argv[1]))
     jail.harden()
+    # the number 0, where the puller is outside this process's pid namespace
     jail.die_with(os.getppid())
-    namespaces = _shelter()
+    namespaces = jail.enter_namespaces()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     walls, why = probe_jail()
     gc.collect()

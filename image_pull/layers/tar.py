@@ -121,7 +121,9 @@ class TarReader:
         Raises:
             DecodeError: it ends inside an entry or after an extended header without its entry.
         """
-        inside = self._held or self._left or self._padding or self._state is not _State.HEADER
+        # Compat: umoci, whose `insert` leaves out what fills the last block; Go reads that too
+        padding = self._padding >= BLOCK
+        inside = self._held or self._left or padding or self._state is not _State.HEADER
         if not self._ended and (inside or self._records is not None or self._long):
             raise DecodeError("tar archive is truncated")
 

@@ -8,8 +8,7 @@ Source: docs/spec/image-pull.md §12.3.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from guest.errors import DecodeError, LimitError
 from image_pull.layers import rules
@@ -34,37 +33,38 @@ Place = tuple[Directory, bytes]
 """A resolved parent and a name in it; an empty name is the root itself."""
 
 
-@dataclass(slots=True)
-class _OpenFile:
+class _OpenFile(NamedTuple):
     fd: int
     entry: Entry
     parent: Directory
     name: bytes
 
 
-@dataclass(slots=True)
 class Unpacker:
     """Makes one layer under a directory that is empty and nobody else writes to.
 
-    Args:
-        root: descriptor of the layer's root; stays the caller's.
-        privileged: owners can be set.
+    Attributes:
+        entries: headers so far.
+        tree: the layer's directories.
+        attributes: sets owners, modes, times and xattrs.
     """
 
-    root: int
-    privileged: bool
-    entries: int = 0
-    tree: Tree = field(init=False)
-    attributes: Attributes = field(init=False)
-    _file: _OpenFile | None = None
-    _removals: int = 0
-    _parents: dict[bytes, Directory] = field(default_factory=dict)
-    _makers: dict[Kind, Callable[[Entry, Directory, bytes], None]] = field(init=False)
+    __slots__ = ("_file", "_makers", "_parents", "_removals", "attributes", "entries", "tree")
 
-    def __post_init__(self) -> None:
-        self.tree = Tree(self.root)
-        self.attributes = Attributes(privileged=self.privileged)
-        self._makers = {
+    def __init__(self, root: int, privileged: bool) -> None:
+        """Touch nothing yet.
+
+        Args:
+            root: descriptor of the layer's root; stays the caller's.
+            privileged: owners can be set.
+        """
+        self.entries = 0
+        self.tree = Tree(root)
+        self.attributes = Attributes(privileged=privileged)
+        self._file: _OpenFile | None = None
+        self._removals = 0
+        self._parents: dict[bytes, Directory] = {}
+        self._makers: dict[Kind, Callable[[Entry, Directory, bytes], None]] = {
             Kind.REGULAR: self._make_file,
             Kind.DIRECTORY: self._make_directory,
             Kind.SYMLINK: self._make_symlink,
@@ -227,8 +227,7 @@ class Unpacker:
         device = source.devices.get(target)
         if device is not None:
             path = device.link_to or source.path(target)
-            fields = {field: getattr(device, field) for field in device.__struct_fields__}
-            parent.devices[name] = Device(**(fields | {"link_to": path}))
+            parent.devices[name] = device._replace(link_to=path)
             return
         self._link(source, target, parent, name, entry)
         kept = source.kept.get(target)

@@ -5,6 +5,7 @@ Everything it needs is imported before the fork; it never imports, forks or exec
 Source: docs/ARCHITECTURE.md, decision 6.
 """
 
+import errno
 import gc
 import hashlib
 import os
@@ -30,6 +31,12 @@ SOCKET: Final = 3
 
 PROGRESS_SECONDS: Final = 1.0
 """Seconds between two signs of life."""
+
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class LengthError(LimitError):
+    """The tar is longer than the job allows."""
 
 
 class _SocketSource:
@@ -75,7 +82,7 @@ def unpack_layer(
     for piece in decompress(Compression(job.compression), source):
         length += len(piece)
         if length > job.max_bytes:
-            raise LimitError(f"layer has more than {job.max_bytes} bytes uncompressed")
+            raise LengthError(f"layer has more than {job.max_bytes} bytes uncompressed")
         digest.update(piece)
         for event in reader.feed(piece):
             if type(event) is Entry:
@@ -159,12 +166,15 @@ def _attempt(job: Job, data: socket.socket, walls: Jail, server: int) -> tuple[F
             raise LimitError(f"report on the layer exceeds {MAX_RECORD} bytes")
     except DecodeError as error:
         return _failure(FailureKind.INPUT, str(error))
+    except LengthError as error:
+        return _failure(FailureKind.LENGTH, str(error))
     except LimitError as error:
         return _failure(FailureKind.LIMIT, str(error))
     except MemoryError:
         return _failure(FailureKind.LIMIT, f"layer needs more than {jail.MEMORY} bytes of memory")
     except OSError as error:
-        return _failure(FailureKind.SYSTEM, f"{error.strerror}")
+        kind = FailureKind.SPACE if error.errno in NO_SPACE else FailureKind.SYSTEM
+        return _failure(kind, f"{error.strerror}")
     except Exception as error:  # noqa: BLE001  # a bug is told to the puller, which logs it
         return _failure(FailureKind.SYSTEM, f"{_place(error)} {type(error).__name__}: {error}")
     return FrameKind.REPORT, body

@@ -21,7 +21,7 @@ from image_pull.store.mountinfo import MOUNTINFO, mounts
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised with every change of what the directories below hold; formats are never migrated."""
 
 HEADER: Final = "store.json"

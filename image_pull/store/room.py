@@ -1,12 +1,15 @@
 """Room in the store: what an image needs at least, and what can go for it.
 
 A manifest says how long the blobs are, which is what the image needs at least; nothing of it says
-how much they unpack to.
+how much they unpack to. What that leaves is found when the store is full: then all that nobody
+uses goes, and the layers that are missing are tried once more.
 
 Source: docs/spec/image-pull.md, sections 12.3-13 and 16 (c).
 """
 
+import errno
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from guest.deadline import boot_seconds
-from guest.errors import LimitError, PlatformError
+from guest.errors import GuestError, LimitError, PlatformError
+from image_pull.layers.pipeline import NoSpaceError
 from image_pull.store.layers import LayerKey, LayerStore
 from image_pull.store.meta import Store
 from image_pull.store.overlay import Overlays
@@ -78,17 +82,20 @@ class Room:
         with self._layers.holding(wanted):
             yield
 
-    def make(self, wanted: Mapping[LayerKey, int]) -> Forecast:
+    def make(self, wanted: Mapping[LayerKey, int], *, everything: bool = False) -> Forecast:
         """See that an image can fit; removes layers that nobody uses, the oldest first.
 
         Args:
             wanted: the image's layers with the sizes of their blobs; they are held.
+            everything: remove all that nobody uses, however much that is.
 
         Raises:
             LimitError: it cannot fit, with what it needs and what there is.
             PlatformError: the store cannot be looked at.
         """
-        missing = [size for key, size in wanted.items() if not self._layers.has(key)]
+        if everything:
+            self._overlays.reclaim()
+        missing = self._missing(wanted)
         needed = sum(missing)
         largest = max(missing, default=0)
         if self._max_bytes is not None and largest > self._max_bytes:
@@ -96,13 +103,33 @@ class Room:
                 f"a layer has {largest} bytes, more than the {self._max_bytes} bytes of "
                 "max_unpacked_bytes"
             )
-        collected = self._collect(needed * EXPANSION)
+        collected = self._collect(math.inf if everything else needed * EXPANSION)
         free = self.free()
         if needed > free:
-            raise LimitError(
-                f"image needs at least {needed} bytes, the store has {free} bytes free"
-            )
+            raise _too_little(needed, free)
         return Forecast(needed=needed, missing=len(missing), free=free, collected=collected)
+
+    def lack(self, wanted: Mapping[LayerKey, int]) -> LimitError:
+        """The error for an image whose layers turned out not to fit once they are unpacked.
+
+        Raises:
+            PlatformError: the store cannot be looked at.
+        """
+        return _too_little(sum(self._missing(wanted)), self.free())
+
+    def tidy(self) -> None:
+        """Remove what mounts that are gone had, and layers that are old; tried again if it fails.
+
+        It runs when nobody pulls: the containers of a pod may go long before the pod does.
+        """
+        try:
+            self._overlays.reclaim()
+            self._collect(0)
+        except (GuestError, OSError) as error:
+            log.warning("image store cannot be tidied", extra={"error": str(error)})
+
+    def _missing(self, wanted: Mapping[LayerKey, int]) -> list[int]:
+        return [size for key, size in wanted.items() if not self._layers.has(key)]
 
     def free(self) -> int:
         """Bytes that the store can take.
@@ -116,7 +143,7 @@ class Room:
             raise PlatformError(f"store cannot be looked at: {error.strerror}") from error
         return status.f_bavail * status.f_frsize
 
-    def _collect(self, wanted: int) -> int:
+    def _collect(self, wanted: float) -> int:
         """Remove unused layers that are old, and all that stand in the way of `wanted` bytes."""
         count, now = 0, boot_seconds()
         for last_use, name in self._layers.unheld():
@@ -130,3 +157,18 @@ class Room:
         if count:
             log.info("unused layers removed", extra={"layers": count})
         return count
+
+
+def is_lack_of_room(error: GuestError) -> bool:
+    """Whether an error says, or was caused by, a full store."""
+    cause: BaseException | None = error
+    while cause is not None:
+        is_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or isinstance(cause, NoSpaceError):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _too_little(needed: int, free: int) -> LimitError:
+    return LimitError(f"image needs at least {needed} bytes, the store has {free} bytes free")

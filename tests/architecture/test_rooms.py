@@ -29,6 +29,7 @@ LAYERS: Final = {
     "guest.correlation": 0,
     "guest.wire": 1,
     "guest.jsonio": 1,
+    "guest.base_url": 1,
     "guest.resource_uri": 1,
     "guest.initdata": 1,
     "guest.initdata_budget": 1,

@@ -1,6 +1,7 @@
 """A data hub that pulls, and the peer that does the same: timed, and their CPU and memory."""
 
 import asyncio
+import ctypes
 import os
 import shutil
 import subprocess
@@ -24,6 +25,9 @@ SECONDS: Final = 300.0
 
 LAYERS_IN_FLIGHT: Final = 3
 """The default of `max_concurrent_layer_downloads_per_image`."""
+
+_KCMP: Final = 312
+_KCMP_VM: Final = 1
 
 BUNDLES: Final = ("bundle", "bundle2")
 
@@ -116,7 +120,10 @@ def _peak(pid: int) -> Iterator[list[float]]:
 
     def sample() -> None:
         while not ended.wait(0.02):
-            samples.append(sum(_pss_or_none(member) for member in _family(pid)))
+            members = [
+                member for member in _family(pid) if member == pid or not _is_one(member, pid)
+            ]
+            samples.append(sum(_pss_or_none(member) for member in members))
 
     sampler = threading.Thread(target=sample, name="pss")
     sampler.start()
@@ -125,6 +132,13 @@ def _peak(pid: int) -> Iterator[list[float]]:
     finally:
         ended.set()
         sampler.join()
+
+
+def _is_one(pid: int, other: int) -> bool:
+    """Whether two processes have one memory: a child between vfork and exec has its parent's."""
+    if os.uname().machine != "x86_64":
+        return False
+    return bool(ctypes.CDLL(None).syscall(_KCMP, pid, other, _KCMP_VM, 0, 0) == 0)
 
 
 def _pss_or_none(pid: int) -> float:

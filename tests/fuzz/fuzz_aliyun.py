@@ -1,14 +1,14 @@
 """Settings, credential files and answers of Alibaba Cloud KMS."""
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from cdh.kms.aliyun import documents, instance, openapi, recipient
 from cdh.kms.aliyun.settings import parse_iv, parse_settings, parse_version
-from guest.errors import DecodeError, GuestError
+from guest.errors import DecodeError
 from guest.protos import dkms_pb2
+from support.fuzzing import decode_answers, parse_members
 
 DOCUMENTS: Final[tuple[Callable[[bytes], object], ...]] = (
     documents.decode_client_key,
@@ -56,24 +56,5 @@ def one_input(data: bytes) -> None:
     for decode in DOCUMENTS:
         with suppress(DecodeError):
             decode(data)
-    for answer in ANSWERS:
-        for status in STATUSES:
-            _try(answer, status, data)
-    try:
-        members = json.loads(data)
-    except (ValueError, RecursionError):
-        return
-    if isinstance(members, dict):
-        for parse in (parse_settings, parse_iv, parse_version):
-            with suppress(DecodeError):
-                parse(members)
-
-
-def _try(answer: Callable[[int, bytes], object], status: int, data: bytes) -> None:
-    text = ""
-    try:
-        answer(status, data)
-    except GuestError as error:
-        text = str(error)
-    assert text.isprintable()
-    assert len(text) < 1000
+    decode_answers(ANSWERS, STATUSES, data)
+    parse_members((parse_settings, parse_iv, parse_version), data)

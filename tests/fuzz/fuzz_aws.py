@@ -1,13 +1,13 @@
 """Settings, the credential file and answers of AWS."""
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from cdh.kms.aws import api
 from cdh.kms.aws.settings import decode_credentials, parse_context, parse_region, parse_version
-from guest.errors import DecodeError, GuestError
+from guest.errors import DecodeError
+from support.fuzzing import decode_answers, parse_members
 
 ANSWERS: Final[tuple[Callable[[int, bytes, str], object], ...]] = (
     api.decode_plaintext,
@@ -30,24 +30,5 @@ def one_input(data: bytes) -> None:
     """Whatever the bytes are: a value, or an error of its taxonomy that is one printable line."""
     with suppress(DecodeError):
         decode_credentials(data)
-    for answer in ANSWERS:
-        for status in STATUSES:
-            _try(answer, status, data)
-    try:
-        members = json.loads(data)
-    except (ValueError, RecursionError):
-        return
-    if isinstance(members, dict):
-        for parse in (parse_region, parse_context, parse_version):
-            with suppress(DecodeError):
-                parse(members)
-
-
-def _try(answer: Callable[[int, bytes, str], object], status: int, data: bytes) -> None:
-    text = ""
-    try:
-        answer(status, data, data.decode("latin-1"))
-    except GuestError as error:
-        text = str(error)
-    assert text.isprintable()
-    assert len(text) < 1000
+    decode_answers(ANSWERS, STATUSES, data, data.decode("latin-1"))
+    parse_members((parse_region, parse_context, parse_version), data)

@@ -1,12 +1,12 @@
 """Settings, the credential file and answers of an eHSM-KMS."""
 
-import json
 from contextlib import suppress
 from typing import Final
 
 from cdh.kms.ehsm import protocol
 from cdh.kms.ehsm.settings import decode_credentials, parse_settings
-from guest.errors import DecodeError, GuestError
+from guest.errors import DecodeError
+from support.fuzzing import decode_answers, parse_members
 
 STATUSES: Final = (200, 401, 500)
 
@@ -26,20 +26,5 @@ def one_input(data: bytes) -> None:
         decode_credentials(data)
     with suppress(DecodeError):
         protocol.decrypt_request(data, "k")
-    for decode in (protocol.decode_plaintext, protocol.decode_ciphertext):
-        for status in STATUSES:
-            text = ""
-            try:
-                decode(status, data)
-            except GuestError as error:
-                text = str(error)
-            assert text.isprintable()
-            assert len(text) < 1000
-    try:
-        members = json.loads(data)
-    except (ValueError, RecursionError):
-        return
-    if isinstance(members, dict):
-        protocol.string_to_sign(members)
-        with suppress(DecodeError):
-            parse_settings(members)
+    decode_answers((protocol.decode_plaintext, protocol.decode_ciphertext), STATUSES, data)
+    parse_members((protocol.string_to_sign, parse_settings), data)

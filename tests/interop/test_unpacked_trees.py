@@ -1,27 +1,21 @@
 """The trees that we unpack beside those of skopeo and umoci: alike in all that a file has."""
 
 import asyncio
-import contextlib
 import gzip
 import os
 import platform
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from guest_simulator.registry.server import Registry
 from support import real_images
-from support.trees import Row, differences, rows_of
+from support.unpackers import compare, run
 
 pytestmark = [pytest.mark.root, pytest.mark.mount, pytest.mark.skopeo, pytest.mark.umoci]
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-SECONDS: Final = 60.0
 PACKAGES: Final = "base-files,base-passwd,login,mount,netbase,passwd"
 """Small ones with links, devices, set-id programs and directories of other owners."""
 
@@ -30,69 +24,6 @@ SCALED: Final = {
     "C": real_images.one_large_layer,
     "D": real_images.many_layers,
 }
-
-
-def run(*command: str | Path) -> str:
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def image_pull(work: Path, *arguments: str | Path) -> None:
-    options = ("--work-dir", work, "--quiet", "--timeout", "50")
-    run(sys.executable, "-m", "image_pull.main", *options, *arguments)
-
-
-@contextlib.contextmanager
-def pulled(image: str, tmp_path: Path, *options: str | Path) -> Iterator[Path]:
-    """The root file system of an image that the command pulled."""
-    work, bundle = tmp_path / "work", tmp_path / "bundle"
-    host = image.partition("/")[0]
-    image_pull(work, "--insecure", host, *options, image, bundle)
-    try:
-        yield bundle / "rootfs"
-    finally:
-        image_pull(work, "--undo", "-", bundle)
-
-
-def rows_of_pulled(image: str, tmp_path: Path, *options: str | Path) -> dict[str, Row]:
-    with pulled(image, tmp_path, *options) as rootfs:
-        return rows_of(rootfs)
-
-
-def rows_of_umoci(layout: Path, tag: str, tmp_path: Path) -> dict[str, Row]:
-    tree = tmp_path / "umoci"
-    tree.mkdir()
-    tree.chmod(0o755)  # as ours, where the image does not say
-    run("umoci", "raw", "unpack", "--image", f"{layout}:{tag}", tree)
-    return rows_of(tree)
-
-
-def push(layout: Path, tag: str, image: str, *options: str) -> None:
-    copy = ("skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false")
-    run(*copy, *options, f"oci:{layout}:{tag}", f"docker://{image}")
-
-
-async def compare(
-    layout: Path, tag: str, tmp_path: Path, *, gzip_tag: str, key: Path | None = None
-) -> dict[str, Row]:
-    """Our tree of an image, after it was found to be umoci's."""
-    async with Registry() as registry:
-        image = f"{registry.host}/t/image:v1"
-        options = ("--encryption-key", f"jwe:{key}.pub") if key else ("--preserve-digests",)
-        await asyncio.to_thread(push, layout, tag, image, *options)
-        opened = ("--decryption-key", key) if key else ()
-        ours = await asyncio.to_thread(rows_of_pulled, image, tmp_path, *opened)
-    theirs = await asyncio.to_thread(rows_of_umoci, layout, gzip_tag, tmp_path)
-    assert differences(ours, theirs) == []
-    return ours
 
 
 def build(letter: str, scale: float, tmp_path: Path) -> tuple[Path, str]:
@@ -109,7 +40,7 @@ async def test_images_of_package_files_become_the_tree_that_umoci_makes(
     letter: str, scale: float, tmp_path: Path
 ) -> None:
     layout, tag = await asyncio.to_thread(build, letter, scale, tmp_path)
-    rows = await compare(layout, "v1", tmp_path, gzip_tag=tag)
+    rows = await compare(layout, "v1", tmp_path, gzip_tag=tag, names_root=False)
     assert len(rows) > 20
     if letter != "C":
         assert rows["odd/hard"].names == ("odd/hard", "odd/setuid")
@@ -125,7 +56,7 @@ async def test_an_encrypted_image_becomes_the_tree_that_umoci_makes_of_the_plain
     key = tmp_path / "key"
     await asyncio.to_thread(make_key, key)
     layout, tag = await asyncio.to_thread(build, "A", 0.01, tmp_path)
-    await compare(layout, "v1", tmp_path, gzip_tag=tag, key=key)
+    await compare(layout, "v1", tmp_path, gzip_tag=tag, key=key, names_root=False)
 
 
 def make_key(key: Path) -> None:
@@ -185,7 +116,7 @@ def build_debian(tmp_path: Path) -> Path:
 @pytest.mark.slow
 async def test_debian_packages_become_the_tree_that_umoci_makes(tmp_path: Path) -> None:
     layout = await asyncio.to_thread(build_debian, tmp_path)
-    rows = await compare(layout, "v1", tmp_path, gzip_tag="v1")
+    rows = await compare(layout, "v1", tmp_path, gzip_tag="v1", with_skopeo=False)
     assert rows["dev/null"].device == (1, 3)
     assert "etc/passwd" not in rows
     assert rows["usr/bin/chage-too"].xattrs[0][0] == "security.capability"

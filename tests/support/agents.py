@@ -18,6 +18,7 @@ from attestation_agent.launch import LaunchData
 from guest.rpc.inprocess import InProcessChannel
 from guest.rpc.method import Channel, Routes
 from guest.rpc.server import Server
+from support.secret_files import preamble
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 30.0
@@ -83,7 +84,7 @@ async def running(agent: AttestationAgent) -> AsyncIterator[Channel]:
 
 def agent_command(*arguments: str, module: str = "attestation_agent.main") -> list[str]:
     """The command line of the installed command, without needing it installed."""
-    script = (
+    script = preamble() + (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; "
         "sys.argv[0] = 'attestation-agent'; main()"
     )

@@ -15,6 +15,7 @@ from guest_simulator.kbs.server import Kbs
 from support.agents import ROOT, SECONDS, environment
 from support.kbs_hub import AttestingAgent
 from support.kbs_world import rcar_client
+from support.secret_files import preamble
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ async def run_tool(
     stdin: bytes | None = None,
 ) -> Done:
     """Run `<module>.<entry>` to its end; `variables` are all that its environment has of ours."""
-    script = (
+    script = preamble() + (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import {entry}; "
         f"sys.exit({entry}())"
     )

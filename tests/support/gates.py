@@ -13,6 +13,8 @@ from typing import Final
 
 import pytest
 
+from support import debian_trees
+
 PROBE_SECONDS: Final = 20.0
 """Seconds one probe may take."""
 
@@ -112,6 +114,7 @@ PROBES: Final[dict[str, Callable[[], str | None]]] = {
     "skopeo": _program("skopeo", "skopeo"),
     "registry": _program("docker-registry", "docker-registry"),
     "umoci": _program("umoci", "umoci"),
+    "debootstrap": debian_trees.why_not,
     "gpg": _program("gpg", "gnupg"),
     "bsdtar": _program("bsdtar", "libarchive-tools"),
     "go": _program("go", "golang"),

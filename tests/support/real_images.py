@@ -212,10 +212,11 @@ def hidden(layers: Sequence[Layer]) -> Layer:
 def odd_entries() -> Layer:
     """One of everything that package files have not: links, nodes, attributes, whiteouts."""
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    setuid = Entry(path="odd/setuid", data=b"#!/bin/sh\n", mode=0o6755, uid=33, gid=34, mtime=1.25)
     return (
         Entry(kind=Kind.DIRECTORY, path="odd", mode=0o1777, uid=7, gid=8, mtime=1_600_000_000.5),
-        Entry(path="odd/setuid", data=b"#!/bin/sh\n", mode=0o6755, uid=33, gid=34, mtime=1.25),
-        Entry(kind=Kind.HARD_LINK, path="odd/hard", target="odd/setuid"),
+        setuid,
+        replace(setuid, kind=Kind.HARD_LINK, path="odd/hard", target="odd/setuid", data=b""),
         Entry(kind=Kind.SYMLINK, path="odd/absolute", target="/odd/setuid", mode=0o777, uid=5),
         Entry(kind=Kind.SYMLINK, path="odd/dangling", target="../../no/where", mode=0o777),
         Entry(path="odd/empty", mode=0),

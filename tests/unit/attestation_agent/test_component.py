@@ -8,7 +8,7 @@ import pytest
 from attestation_agent.agent import Agent
 from attestation_agent.launch import LaunchData
 from guest.deadline import Deadline
-from guest.errors import GuestError, IntegrityError, PlatformError
+from guest.errors import ConfigError, GuestError, IntegrityError, PlatformError
 from support.agents import NoServer, config_of, make_agent, running
 
 
@@ -51,6 +51,28 @@ async def test_init_data_of_another_guest_refuses_the_start(
         "platform.: Init data does not match!"
     )
     assert server.notes == ["bind", "drain"], "listened unseen, never appeared"
+
+
+@pytest.mark.parametrize(
+    ("tables", "key"),
+    [
+        ({"token_configs": {"kbs": {"url": "nope"}}}, "token_configs.kbs.url 'nope'"),
+        (
+            {"token_configs": {"kbs": {"url": "http://h", "fallback_urls": ["ftp://i"]}}},
+            "token_configs.kbs.fallback_urls\\[0\\] 'ftp://i'",
+        ),
+        ({"token_configs": {"coco_as": {"url": "/as"}}}, "token_configs.coco_as.url '/as'"),
+        (
+            {"aa_instance": {"heartbeat": {"trustee_url": "h:1"}}},
+            "aa_instance.heartbeat.trustee_url 'h:1'",
+        ),
+    ],
+)
+def test_an_address_that_can_never_be_reached_refuses_the_start(
+    short_tmp: Path, tables: dict[str, object], key: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{key} is not an http or https URL$"):
+        make_agent(short_tmp, config_of(**tables))
 
 
 async def test_an_address_that_cannot_be_served_refuses_the_start(short_tmp: Path) -> None:

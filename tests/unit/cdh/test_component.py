@@ -13,14 +13,14 @@ from cdh.config import AaConfig, CdhConfig, Credential, KbcConfig
 from guest.deadline import Deadline
 from guest.errors import ConfigError, GuestError, PlatformError, UnavailableError
 from guest.protos import cdh_pb2, keyprovider_pb2
-from guest.protos.methods import GET_RESOURCE, UNWRAP_KEY
+from guest.protos.methods import GET_RESOURCE, PULL_IMAGE, UNWRAP_KEY
 from guest.rpc.inprocess import InProcessChannel
 from guest.rpc.method import Routes
 from guest.rpc.server import Server
 from guest.ttrpc.channel import TtrpcChannel
 from guest.ttrpc.server import TtrpcServer
 from guest_simulator.faults import Fault
-from support.hub_world import UnreachableAgent
+from support.hub_world import FakePuller, UnreachableAgent
 from support.kbs_hub import hub_world
 
 
@@ -104,6 +104,51 @@ def test_an_illegal_path_ends_the_start_before_anything_is_asked(name: str, tmp_
     with pytest.raises(ConfigError, match="init Hub failed: illegal path to put credential : "):
         make_hub(config, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kbc", "key"),
+    [
+        (KbcConfig(name="cc_kbc", url="nope"), "kbc.url 'nope'"),
+        (
+            KbcConfig(name="cc_kbc", url="http://h", fallback_urls=("http://i", "i:1")),
+            "kbc.fallback_urls\\[1\\] 'i:1'",
+        ),
+    ],
+)
+def test_an_address_that_can_never_be_reached_ends_the_start(
+    kbc: KbcConfig, key: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{key} is not an http or https URL$"):
+        make_hub(CdhConfig(kbc=kbc), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kbc",
+    [KbcConfig(name="offline_fs_kbc", url="null"), KbcConfig(name="cc_kbc")],
+    ids=["of nobody", "none"],
+)
+def test_an_address_of_nobody_does_not_end_the_start(kbc: KbcConfig, tmp_path: Path) -> None:
+    make_hub(CdhConfig(kbc=kbc), tmp_path)
+
+
+@pytest.mark.parametrize("required", [False, True])
+async def test_a_pull_without_an_agent_fails_where_pulls_require_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, required: bool
+) -> None:
+    puller = FakePuller()
+    monkeypatch.setattr("cdh.pulling._import_puller", lambda: lambda *_: puller)
+    aa = AaConfig(required_by_pulls=required)
+    hub = make_hub(CdhConfig(kbc=KbcConfig(name="offline_fs_kbc"), aa=aa), tmp_path)
+    channel = InProcessChannel(hub.routes)  # type: ignore[attr-defined]  # made as an object
+    request = cdh_pb2.ImagePullRequest(image_url="busybox", bundle_path="/run/b")
+    if required:
+        with pytest.raises(UnavailableError, match="failed to connect to attestation agent: "):
+            await channel.call(PULL_IMAGE, request, deadline=Deadline.after(5))
+    else:
+        await channel.call(PULL_IMAGE, request, deadline=Deadline.after(5))
+    assert puller.discarded == [Path("/run/b")] * required
+    await channel.close()
 
 
 async def run_briefly(hub: object) -> None:

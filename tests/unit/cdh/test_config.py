@@ -171,6 +171,8 @@ def test_the_agent_s_socket_may_stand_at_the_top_where_its_table_names_none() ->
     assert rules(top).aa.aa_socket == "unix:///top"
     assert rules(top + '[aa]\naa_socket = "unix:///own"\n').aa.aa_socket == "unix:///own"
     assert rules(top, AA_SOCKET="unix:///a").aa.aa_socket == "unix:///a"
+    required = rules(SMALLEST + "[aa]\nrequired_by_pulls = true\n", AA_SOCKET="unix:///a").aa
+    assert (required.aa_socket, required.required_by_pulls) == ("unix:///a", True)
 
 
 def test_other_variables_become_fields() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cdh import pulling
 from cdh.keyprovider.unwrap import LayerKeys
 from cdh.kms import open_decrypter
 from cdh.pulling import LatePuller, PullerResources
@@ -14,6 +15,7 @@ from guest.deadline import Deadline
 from guest.errors import GuestError, InvalidInputError
 from image_pull.config import ImageConfig
 from image_pull.observer import Unobserved
+from image_pull.puller import ImagePuller
 from support.hub_world import Resources
 
 
@@ -50,6 +52,26 @@ async def test_resources_are_read_by_their_uri_and_others_are_refused() -> None:
     assert found.reveal() == b"key1"
     with pytest.raises(InvalidInputError):
         await resources.fetch("kbs:///default/../key/1", Deadline.after(5))
+
+
+async def test_the_store_is_tidied_now_and_then_once_there_is_a_puller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "TIDY_SECONDS", 0.01)
+    opened, stop, tidied = late(tmp_path / "store"), asyncio.Event(), asyncio.Event()
+
+    async def tidy(self: ImagePuller) -> None:
+        tidied.set()
+
+    monkeypatch.setattr(ImagePuller, "tidy", tidy)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(opened.run(stop), name="run")
+        await asyncio.sleep(0.05)
+        assert not tidied.is_set()
+        await opened.get()
+        await tidied.wait()
+        stop.set()
+    await opened.close()
 
 
 def test_importing_the_component_does_not_import_the_puller() -> None:

@@ -1,7 +1,6 @@
 """Artifacts that are fetched to a path: whole or not at all, and never twice what came once."""
 
 import asyncio
-import base64
 import json
 import os
 import random
@@ -10,110 +9,21 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from guest.deadline import Deadline
 from guest.errors import DeniedError, GuestError, InvalidInputError
-from guest.secret import Secret
 from guest_simulator.faults import Fault
 from guest_simulator.registry.server import Registry
-from image_pull.artifact import TITLE
 from image_pull.component import build_fetcher
 from image_pull.config import ImageConfig
 from image_pull.fetch import ArtifactFetcher
-from image_pull.manifest import OCI_MANIFEST
-from image_pull.ocicrypt.annotations import KEYS_PREFIX, PUBLIC_OPTIONS
-from image_pull.ocicrypt.cipher import LayerEncryptor
 from image_pull.registry.rules import RegistriesTable
-from support.pulling import Resources, insecure, sha256
-
-PLAIN = "application/vnd.example.weights"
-MIB = 1 << 20
-KEY = Secret(bytes(range(32)))
-
-
-class Unwrapper:
-    """Has the key for every packet, or for none."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.denies = False
-
-    async def unwrap(self, request: bytes, deadline: Deadline) -> Secret:
-        """Private options, which the packet is."""
-        self.asked += 1
-        if self.denies:
-            raise DeniedError("not for you")
-        packet = json.loads(request)["keyunwrapparams"]["annotation"]
-        return Secret(json.dumps({"keyunwrapresults": {"optsdata": packet}}).encode())
-
-
-@dataclass
-class Blob:
-    """One layer of an artifact, and what of it should arrive."""
-
-    title: str | None
-    data: bytes
-    encrypted: bool = False
-    break_mac: bool = False
-
-    def push(self, registry: Registry) -> dict[str, Any]:
-        annotations = {} if self.title is None else {TITLE: self.title}
-        blob, media_type = self.data, PLAIN
-        if self.encrypted:
-            encryptor = LayerEncryptor(KEY, bytes(16))
-            blob, media_type = encryptor.update(self.data), f"{PLAIN}+encrypted"
-            mac = bytes(32) if self.break_mac else encryptor.finish()
-            annotations |= _annotations(mac)
-        self.digest = registry.put_blob("demo/model", blob)
-        return {
-            "mediaType": media_type,
-            "digest": self.digest,
-            "size": len(blob),
-            "annotations": annotations,
-        }
-
-
-def _b64(document: object) -> str:
-    return base64.b64encode(json.dumps(document).encode()).decode()
-
-
-def _annotations(mac: bytes) -> dict[str, str]:
-    options = {"nonce": base64.b64encode(bytes(16)).decode()}
-    key = base64.b64encode(KEY.reveal()).decode()
-    private = {"symkey": key, "digest": "", "cipheroptions": options}
-    public = {
-        "cipher": "AES_256_CTR_HMAC_SHA256",
-        "hmac": base64.b64encode(mac).decode(),
-        "cipheroptions": {},
-    }
-    return {
-        KEYS_PREFIX + "provider.attestation-agent": _b64(private),
-        PUBLIC_OPTIONS: _b64(public),
-    }
-
-
-def push(registry: Registry, *blobs: Blob) -> str:
-    empty = b"{}"
-    registry.put_blob("demo/model", empty)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "artifactType": "application/vnd.example.model",
-        "config": {
-            "mediaType": "application/vnd.oci.empty.v1+json",
-            "digest": sha256(empty),
-            "size": len(empty),
-        },
-        "layers": [blob.push(registry) for blob in blobs],
-    }
-    data = json.dumps(manifest).encode()
-    return registry.put_manifest("demo/model", "v1", OCI_MANIFEST, data)
+from support.artifacts import MIB, Blob, Unwrapper, push
+from support.pulling import Resources, insecure
 
 
 @asynccontextmanager

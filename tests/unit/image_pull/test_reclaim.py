@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -144,6 +145,25 @@ async def test_layers_and_directories_of_a_removed_container_go_and_those_of_oth
                 await made.discard(base / name)
 
 
+@pytest.mark.root
+@pytest.mark.mount
+async def test_what_the_last_container_leaves_goes_without_another_pull(base: Path) -> None:
+    async with Registry() as registry:
+        registry.push_image("demo/one:v1", image_of(("one", os.urandom(1000))))
+        async with puller(base, registry, keep_unused_layers_seconds=0) as made:
+            await made.tidy()
+            assert not (base / "work").exists()
+            rootfs = await pull(made, registry, "one", base / "one")
+            await made.tidy()
+            assert (rootfs / "one").exists()
+            syscalls.unmount(os.fsencode(rootfs), detach=False)
+            await made.tidy()
+            assert unpacked(base) == set()
+            assert list((base / "work" / "mounts").iterdir()) == []
+            shutil.rmtree(base / "work" / "mounts")
+            await made.tidy()
+
+
 async def test_what_another_pull_has_so_far_is_not_taken_away_from_it(base: Path) -> None:
     slow = image_of(("low", os.urandom(1000)), ("high", os.urandom(200_000)))
     async with Registry() as registry:
@@ -177,6 +197,99 @@ async def test_images_in_turn_fit_where_all_of_them_do_not(base: Path) -> None:
                 rootfs = await pull(made, registry, f"i{number}", base / "bundle")
                 assert (rootfs / f"f{number}").exists()
                 await made.discard(base / "bundle")
+
+
+def fill(place: Path, leaving: int) -> None:
+    """What another process does to a file system; so many bytes are left."""
+    status = os.statvfs(place)
+    with open(place / "filler", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leaving)
+
+
+async def pull_while_it_fills(
+    made: ImagePuller, registry: Registry, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Pull an image of 4 MB into a store that is filled when a part of it is unpacked."""
+    monkeypatch.setattr("image_pull.registry.client.STALL", 0.5)
+    image = image_of(("big", os.urandom(4_000_000)))
+    registry.push_image("demo/big:v1", image)
+    digest = str(image.layers[0].descriptor["digest"])
+    registry.faults.add(Fault(path=digest, stall_after=2_000_000, times=1))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(pull(made, registry, "big", base / "big"))
+        trees = (base / "work" / "staging").glob
+        while not any(file.stat().st_size > 1_500_000 for file in trees("*/tree/big")):
+            await asyncio.sleep(0.01)
+        fill(base / "work", 1_000_000)
+    return task.result()
+
+
+@pytest.mark.root
+@pytest.mark.mount
+async def test_a_store_that_fills_during_a_pull_gives_back_what_nobody_uses(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with memory(base / "work", "24m"):
+        async with Registry() as registry, puller(base, registry) as made:
+            registry.push_image("demo/old:v1", image_of(("old", os.urandom(3_000_000))))
+            await pull(made, registry, "old", base / "old")
+            await made.discard(base / "old")
+            rootfs = await pull_while_it_fills(made, registry, base, monkeypatch)
+            assert (rootfs / "big").stat().st_size == 4_000_000
+            assert unpacked(base) == {"big"}
+            assert left_in_store(base / "work") == []
+            await made.discard(base / "big")
+
+
+@pytest.mark.root
+@pytest.mark.mount
+async def test_a_store_that_stays_full_fails_the_pull_with_both_numbers_and_keeps_nothing_of_it(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with memory(base / "work", "24m"):
+        async with Registry() as registry, puller(base, registry) as made:
+            registry.push_image("demo/used:v1", image_of(("used", os.urandom(3_000_000))))
+            shown = await pull(made, registry, "used", base / "used")
+            with pytest.raises(ExceptionGroup) as caught:
+                await pull_while_it_fills(made, registry, base, monkeypatch)
+            (error,) = caught.value.exceptions
+            said = re.search(
+                r"Failed to pull image .* at least (\d+) bytes, the store has (\d+) bytes free",
+                str(error),
+                re.DOTALL,
+            )
+            assert said, error
+            assert 4_000_000 < int(said[1]) < 4_100_000
+            assert int(said[2]) < 4_000_000
+            assert unpacked(base) == {"used"}
+            assert left_in_store(base / "work") == []
+            assert not (base / "big" / "config.json").exists()
+            assert (shown / "used").stat().st_size == 3_000_000
+            (base / "work" / "filler").unlink()
+            await pull(made, registry, "big", base / "big")
+            for name in ("used", "big"):
+                await made.discard(base / name)
+
+
+@pytest.mark.root
+@pytest.mark.mount
+async def test_what_unpacks_to_more_than_there_is_takes_the_room_of_what_nobody_uses(
+    base: Path,
+) -> None:
+    with memory(base / "work", "16m"):
+        async with Registry() as registry, puller(base, registry) as made:
+            for name, size in (("old", 5), ("large", 14), ("too", 20)):
+                data = os.urandom(4_000_000) if name == "old" else bytes(size * 1_000_000)
+                registry.push_image(f"demo/{name}:v1", image_of((name, data)))
+            await pull(made, registry, "old", base / "old")
+            await made.discard(base / "old")
+            await pull(made, registry, "large", base / "large")
+            assert unpacked(base) == {"large"}
+            await made.discard(base / "large")
+            with pytest.raises(GuestError, match=r"needs at least \d+ bytes, the store has"):
+                await pull(made, registry, "too", base / "too")
+            assert unpacked(base) == set()
+            assert left_in_store(base / "work") == []
 
 
 async def test_a_pull_tells_log_and_metrics_how_far_it_is(

@@ -191,6 +191,7 @@ async def test_a_running_provider_of_the_configuration_is_asked(
     assert await guest(f"oci:{layout}", f"oci:{out}:y", "--encryption-key", recipient) == 1
 
 
+@pytest.mark.shows_secrets  # what this provider gives back as wrapped is the key
 async def test_a_provider_that_is_a_program_is_run(layout: Path, tmp_path: Path) -> None:
     script = (
         "import json,sys; request = json.load(sys.stdin); "

@@ -4,11 +4,8 @@ Clients use the real host names: `proxy` leads them all here, and `ca` vouches f
 """
 
 import re
-from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Final, Self
 
-from guest_simulator.cert import CertificateAuthority
 from guest_simulator.faults import Faults
 from guest_simulator.kms.aliyun import trustee
 from guest_simulator.kms.aliyun.instance import Instance
@@ -16,10 +13,10 @@ from guest_simulator.kms.aliyun.metadata import Metadata
 from guest_simulator.kms.aliyun.openapi import SharedGateways
 from guest_simulator.kms.aliyun.store import AliyunStore
 from guest_simulator.kms.aliyun.trustee import TrusteeInstance
+from guest_simulator.kms.cloud import Cloud
 from guest_simulator.reply import Reply
 from guest_simulator.request_log import RequestLog
 from guest_simulator.service import HttpService, Incoming
-from guest_simulator.tunnel import Tunnel
 
 NAMES: Final = (
     "*.cryptoservice.kms.aliyuncs.com",
@@ -34,55 +31,27 @@ INSTANCE: Final = re.compile(r"[a-z0-9-]+\.cryptoservice\.kms\.aliyuncs\.com\Z")
 SHARED: Final = re.compile(r"(?P<service>kms|sts)(?:\.(?P<region>[a-z0-9-]+))?\.aliyuncs\.com\Z")
 
 
-class AliyunCloud:
+class AliyunCloud(Cloud):
     """A KMS instance, the shared gateways, the metadata server.
 
     Attributes:
         store: what they know.
-        ca: PEM of the authority of all hosts.
         metadata: the metadata server's rules.
         trustee: what an instance does that verifies evidence.
     """
 
     def __init__(self) -> None:
+        super().__init__("aliyun simulator CA", NAMES, self._handle)
         self.store = AliyunStore()
-        authority = CertificateAuthority.create("aliyun simulator CA")
-        self.ca = authority.pem
         self.metadata = Metadata(self.store)
         self.trustee = TrusteeInstance(self.store)
         self._instance = Instance(self.store)
         self._shared = SharedGateways(self.store)
-        self._service = HttpService(self._handle, tls=authority.issue(*NAMES).context())
         self._metadata_service = HttpService(self.metadata.answer)
-        self._tunnel: Tunnel | None = None
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._service)
         await self._stack.enter_async_context(self._metadata_service)
-        self._tunnel = Tunnel("127.0.0.1", self._service.port)
-        await self._stack.enter_async_context(self._tunnel)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._stack.aclose()
-
-    @property
-    def proxy(self) -> str:
-        """The proxy that leads every host here."""
-        assert self._tunnel is not None, "the cloud is not up"
-        return self._tunnel.url
-
-    @property
-    def targets(self) -> list[str]:
-        """`host:port` of every connection, oldest first."""
-        assert self._tunnel is not None, "the cloud is not up"
-        return self._tunnel.targets
+        return await super().__aenter__()
 
     @property
     def metadata_url(self) -> str:
@@ -90,19 +59,9 @@ class AliyunCloud:
         return self._metadata_service.url
 
     @property
-    def faults(self) -> Faults:
-        """What goes wrong at the gateways."""
-        return self._service.faults
-
-    @property
     def metadata_faults(self) -> Faults:
         """What goes wrong at the metadata server."""
         return self._metadata_service.faults
-
-    @property
-    def requests(self) -> RequestLog:
-        """What the gateways were asked."""
-        return self._service.requests
 
     @property
     def metadata_requests(self) -> RequestLog:

@@ -8,14 +8,11 @@ Source: docs/spec/confidential-data-hub.md 8.6.
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from guest_simulator.cert import CertificateAuthority
 from guest_simulator.encoding import (
     EncodingError,
     b64_decode,
@@ -25,13 +22,11 @@ from guest_simulator.encoding import (
     parse_object,
     text_member,
 )
-from guest_simulator.faults import Faults
 from guest_simulator.kms.aws.signature import AwsError, SignedRequest, verify
 from guest_simulator.kms.aws.store import AwsStore
+from guest_simulator.kms.cloud import Cloud
 from guest_simulator.reply import Reply
-from guest_simulator.request_log import RequestLog
-from guest_simulator.service import HttpService, Incoming
-from guest_simulator.tunnel import Tunnel
+from guest_simulator.service import Incoming
 
 REGIONS: Final = {"us-east-1": "amazonaws.com", "cn-north-1": "amazonaws.com.cn"}
 NAMES: Final = tuple(
@@ -50,62 +45,21 @@ NONCE_LENGTH: Final = 12
 Members = Mapping[str, object]
 
 
-class AwsCloud:
+class AwsCloud(Cloud):
     """KMS and Secrets Manager of two regions.
 
     Attributes:
         store: what they know.
-        ca: PEM of the authority of all hosts.
     """
 
     def __init__(self) -> None:
+        super().__init__("aws simulator CA", NAMES, self._handle)
         self.store = AwsStore()
-        authority = CertificateAuthority.create("aws simulator CA")
-        self.ca = authority.pem
-        self._service = HttpService(self._handle, tls=authority.issue(*NAMES).context())
-        self._tunnel: Tunnel | None = None
-        self._stack = AsyncExitStack()
         self._operations: Mapping[tuple[str, str], Callable[[Members], dict[str, object]]] = {
             ("kms", "TrentService.Decrypt"): self._decrypt,
             ("kms", "TrentService.Encrypt"): self._encrypt,
             ("secretsmanager", "secretsmanager.GetSecretValue"): self._get_secret,
         }
-
-    async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._service)
-        self._tunnel = Tunnel("127.0.0.1", self._service.port)
-        await self._stack.enter_async_context(self._tunnel)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._stack.aclose()
-
-    @property
-    def proxy(self) -> str:
-        """The proxy that leads every host here."""
-        assert self._tunnel is not None, "the cloud is not up"
-        return self._tunnel.url
-
-    @property
-    def targets(self) -> list[str]:
-        """`host:port` of every connection, oldest first."""
-        assert self._tunnel is not None, "the cloud is not up"
-        return self._tunnel.targets
-
-    @property
-    def faults(self) -> Faults:
-        """What goes wrong."""
-        return self._service.faults
-
-    @property
-    def requests(self) -> RequestLog:
-        """What was asked."""
-        return self._service.requests
 
     async def _handle(self, request: Incoming) -> Reply:
         headers = {"Content-Type": MEDIA_TYPE, "x-amzn-RequestId": REQUEST_ID}

@@ -13,7 +13,7 @@ import pytest
 from attestation_agent.launch import LaunchData
 from attestation_agent.tokens import coco_as
 from guest.deadline import Deadline
-from guest.errors import GuestError
+from guest.errors import ConfigError, GuestError
 from guest.protos import aa_pb2, methods
 from guest.retry import Backoff
 from guest.rpc.method import CallContext, Channel
@@ -246,8 +246,9 @@ async def test_a_private_authority_is_trusted_by_its_certificate_alone(short_tmp
     "url", ["ftp://a", "http://", "http://a/?b", "http://a b", "a", "http://[a"]
 )
 async def test_a_url_that_is_none_says_so(short_tmp: Path, url: str) -> None:
-    async with agent(short_tmp, url) as channel:
-        assert "token_configs.coco_as.url" in await failure(channel)
+    with pytest.raises(ConfigError, match=r"^token_configs\.coco_as\.url "):
+        async with agent(short_tmp, url):
+            pass
 
 
 async def test_a_certificate_that_is_none_says_so(short_tmp: Path) -> None:

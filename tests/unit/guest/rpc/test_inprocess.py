@@ -1,12 +1,16 @@
 import asyncio
 
+import pytest
+
 from guest.deadline import Deadline
-from guest.errors import DeadlineError
+from guest.errors import DeadlineError, GuestError
 from guest.protos import methods
 from guest.protos.cdh_pb2 import GetResourceRequest, GetResourceResponse
+from guest.protos.detail_pb2 import ErrorDetail
 from guest.rpc.inprocess import InProcessChannel
 from guest.rpc.method import CallContext, Routes
 from guest.rpc.server import ServerLimits
+from guest.rpc.status import Code, Status, StatusError
 from support.transports import refused
 
 
@@ -70,6 +74,32 @@ async def test_a_caller_that_is_cancelled_cancels_the_handler_and_frees_its_slot
         task.cancel()
     held.release.set()
     await _get(channel)
+    await channel.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "text"),
+    [
+        (0.4, Code.DEADLINE_EXCEEDED, "timeout"),
+        (20.0, Code.DEADLINE_EXCEEDED, "[CDH] [ERROR]: Get Resource failed"),
+        (0.4, Code.INTERNAL, "[CDH] [ERROR]: Get Resource failed"),
+    ],
+    ids=["the caller's limit", "a limit of its own", "another failure"],
+)
+async def test_only_what_the_caller_s_limit_ended_reads_so_and_keeps_its_causes(
+    seconds: float, code: Code, text: str
+) -> None:
+    async def get(asked: GetResourceRequest, context: CallContext) -> GetResourceResponse:
+        detail = ErrorDetail(code="deadline", status=code, causes=["the KBS did not answer"])
+        message = "[CDH] [ERROR]: Get Resource failed"
+        raise StatusError(Status(code=code, message=message, detail=detail))
+
+    routes = Routes()
+    routes.bind(methods.GET_RESOURCE, get)
+    channel = InProcessChannel(routes)
+    with pytest.raises(GuestError) as caught:
+        await _get(channel, seconds=seconds)
+    assert str(caught.value) == f"{text}: the KBS did not answer"
     await channel.close()
 
 

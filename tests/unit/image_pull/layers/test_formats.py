@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from guest.errors import DecodeError
 from image_pull.layers import jobs, rules
-from image_pull.layers.jobs import FRAME, FrameKind, FrameReader
+from image_pull.layers.jobs import FRAME, Exit, FrameKind, FrameReader, Hello, Job, Kill
+from image_pull.layers.pack import Value, pack
 from image_pull.layers.record import Device, Jail, Kept, LayerRecord, RootEntry
 from image_pull.layers.rules import Whiteout
 
@@ -43,7 +44,7 @@ def test_a_record_with_a_path_that_is_not_plain_is_refused(path: bytes) -> None:
         {"kept": (Kept(path=path or b"/"),)},
     ):
         with pytest.raises(DecodeError):
-            LayerRecord.decode(msgspec.structs.replace(RECORD, **changes).encode())
+            LayerRecord.decode(RECORD._replace(**changes).encode())
 
 
 @given(st.binary(max_size=300))
@@ -55,6 +56,59 @@ def test_any_bytes_give_a_record_or_a_decode_error(data: bytes) -> None:
             decode(data)
     with suppress(DecodeError):
         FrameReader().feed(data)
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(1 << 63), (1 << 64) - 1)
+        | st.text()
+        | st.binary()
+        | st.dictionaries(st.binary(), st.binary()),
+        st.lists,
+        max_leaves=20,
+    )
+)
+def test_what_is_packed_is_what_the_library_reads(value: Value) -> None:
+    assert msgspec.msgpack.decode(pack(value)) == value
+
+
+@pytest.mark.parametrize("number", [1 << 64, -(1 << 63) - 1])
+def test_a_number_that_does_not_fit_is_not_packed(number: int) -> None:
+    with pytest.raises(ValueError, match="no form for"):
+        pack(number)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Job(number=1, compression="gzip", algorithm="sha512", max_bytes=1 << 50, privileged=True),
+        Job(number=7, compression="none", algorithm="sha256", max_bytes=1, privileged=False),
+        Kill(number=3),
+    ],
+)
+def test_a_request_comes_back(request_: Job | Kill) -> None:
+    assert jobs.decode_request(jobs.encode(request_)) == request_
+
+
+@pytest.mark.parametrize(
+    "notice", [Hello(jail=Jail.FULL, namespaces=("net",)), Exit(number=1, status=-9, why="w")]
+)
+def test_a_notice_comes_back(notice: Hello | Exit) -> None:
+    assert jobs.decode_notice(jobs.encode(notice)) == notice
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"kill", b"kill -1", b"kill 1 2", b"kill " + b"1" * 21, b"job 1 gzip sha256 1 2"),
+        *(b"job 1 gz/p sha256 1 1", b"job 1  sha256 1 1", b"job \xb2 gzip sha256 1 1"),
+    ],
+)
+def test_words_that_are_no_request_are_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        jobs.decode_request(data)
 
 
 @given(st.lists(st.integers(0, 30)))

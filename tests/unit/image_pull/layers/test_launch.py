@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,44 @@ async def test_a_server_that_cannot_be_started_fails_the_layer_and_not_the_prepa
         await servers.current(Deadline.after(30))
         await servers.close()
         await made.close()
+
+
+@pytest.mark.root
+async def test_the_server_is_the_first_process_of_its_pid_namespace_and_nobody_else_is_in_one() -> (
+    None
+):
+    with ThreadPoolExecutor(1) as pool:
+        servers = UnpackServers(pool, lambda hello: None)
+        server, hello = await servers.current(Deadline.after(30))
+        ours = os.stat("/proc/self/ns/pid").st_ino
+        other = subprocess.run(
+            ["readlink", "/proc/self/ns/pid"], capture_output=True, text=True, check=True
+        )
+        numbers = Path(f"/proc/{server.pid}/status").read_text().split("NSpid:")[1].split("\n")[0]
+        parent = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[1]
+        assert "pid" in hello.namespaces
+        assert numbers.split()[-2:] == [str(server.pid), "1"]
+        assert other.stdout.strip() == f"pid:[{ours}]"
+        assert int(parent) == os.getpid()
+        await servers.close()
+
+
+async def test_a_server_may_share_our_pid_namespace_where_it_can_have_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("image_pull.layers.jail.separate_children", lambda: False)
+    with ThreadPoolExecutor(1) as pool:
+        servers = UnpackServers(pool, lambda hello: None)
+        _, hello = await servers.current(Deadline.after(30))
+        assert "pid" not in hello.namespaces
+        await servers.close()
+
+
+def test_the_server_imports_nothing_that_it_could_do_without() -> None:
+    code = "import image_pull.layers.server, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=50
+    )
+    heavy = {"asyncio", "dataclasses", "inspect", "msgspec", "pathlib", "typing_extensions"}
+    assert done.returncode == 0, done.stderr
+    assert not heavy & set(done.stdout.split())

@@ -95,13 +95,18 @@ def test_a_changed_byte_gives_events_or_a_decode_error(place: int, value: int) -
 
 def test_every_truncation_inside_an_entry_is_an_error() -> None:
     tar = tb.file(b"a", b"x" * 600) + tb.pax((b"path", b"b")) + tb.file(b"c", b"y")
-    whole = {0, 512 + 1024}
+    ends = {0, *range(512 + 600, 512 + 1024 + 1), *range(len(tar) - 511, len(tar))}
     for length in range(0, len(tar), 7):
-        if length in whole:
+        if length in ends:
             read(tar[:length])
         else:
             with pytest.raises(DecodeError):
                 read(tar[:length])
+
+
+def test_an_archive_may_end_with_the_data_of_its_last_file_as_umoci_writes_it() -> None:
+    tar = tb.folder(b"d") + tb.file(b"d/a", b"inserted\n")
+    assert read(tar[: 1024 + 9]) == read(tar) == read(tar + tb.END)
 
 
 def test_a_bad_checksum_is_an_error() -> None:

@@ -1,0 +1,86 @@
+"""Death of a fetch by SIGKILL: nothing half is at its path, and the next one goes on."""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guest_simulator.registry.server import Registry
+from support.artifacts import MIB, Blob, push
+
+MOST_AGAIN = MIB + 128 * 1024
+"""Bytes that are held in memory before they are written, and so come once more."""
+
+
+async def matrix(repository: Path, place: Path, host: str) -> list[dict[str, Any]]:
+    paths = [str(repository), str(repository / "tests"), str(repository / "simulator")]
+    module = "support.fetch_crash_matrix"
+    script = f"import sys; sys.path[:0] = {paths!r}; from {module} import main; main()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, str(place), host),
+        env={"PATH": os.environ["PATH"]},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, errors.decode()
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_no_death_of_a_fetch_leaves_half_a_file_and_the_next_one_goes_on(
+    tmp_path: Path, repository: Path
+) -> None:
+    chance = random.Random(11)
+    alone = Blob(None, chance.randbytes(2 * MIB + 77), encrypted=True)
+    twice = chance.randbytes(MIB + 5)
+    files = [Blob("a", twice), Blob("deep/b", twice), Blob("deep/c", chance.randbytes(9))]
+    async with Registry() as registry:
+        digests = {
+            "file": push(registry, alone, name="demo/file"),
+            "tree": push(registry, *files, name="demo/tree"),
+        }
+        lives = await matrix(repository, tmp_path, registry.host)
+    whole = {
+        "file": {"": hashlib.sha256(alone.data).hexdigest()},
+        "tree": {str(file.title): hashlib.sha256(file.data).hexdigest() for file in files},
+    }
+    sizes = {"file": len(alone.data), "tree": len(twice) + 9}
+    for kind, calls in (("file", {"link"}), ("tree", {"link", "rename", "rmdir"})):
+        (first,) = (each for each in lives if each["kind"] == f"whole {kind}")
+        assert (first["said"], first["bytes"]) == (digests[kind], sizes[kind])
+        assert first["files"] == whole[kind]
+        assert {"open", "write", "mkdir", "fchmod", "fsync", "unlink"} | calls <= {*first["calls"]}
+        deaths = [each for each in lives if each["kind"] == kind]
+        assert len(deaths) == 2 * len(first["calls"]) + first["calls"].count("write")
+        for death in deaths:
+            _judge(death, digests[kind], whole[kind], sizes[kind])
+
+
+def _judge(death: dict[str, Any], digest: str, whole: dict[str, str], size: int) -> None:
+    first, found, second, end = (death[key] for key in ("first", "found", "second", "end"))
+    assert first["status"] == -signal.SIGKILL, death
+    assert found["files"] == (whole if found["there"] else {}), death
+    if found["there"]:  # all that was left to do is to tell the caller
+        assert "exists already" in second["said"], death
+        assert second["bytes"] == 0, death
+    else:
+        assert second["said"] == digest, death
+        assert second["bytes"] == size - sum(found["parts"].values()), death
+        assert first["bytes"] - sum(found["parts"].values()) <= MOST_AGAIN, death
+    assert end["files"] == whole, death
+    assert end["beside"] == ["model"], death
