@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON_TOOL := .venv/bin/python -m
 .DEFAULT_GOAL := help
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTEST_ADDOPTS MAKEFLAGS MFLAGS
-.PHONY: image image-debug image-lock image-boot image-test vm-test help setup system wheelhouse demo up check test checklist conformance interop fuzz bench protos locks
+.PHONY: image image-debug image-reproducible image-lock image-boot image-test vm-test help setup system wheelhouse demo up check test checklist conformance interop fuzz bench protos locks
 
 help: ## this list
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / {sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -51,11 +51,14 @@ protos: setup ## regenerate guest/protos/*_pb2.py and compare
 locks: setup ## recompile requirements/py3*.txt, each under its own Python
 	@$(PYTHON_TOOL) tools.locks
 
-image: setup ## the pod VM image: podvm-image/build/production (as root)
-	@cd podvm-image && ../.venv/bin/python -m podvm build
+image: system ## the pod VM image: podvm-image/build/production (as root); BINARIES=DIR: kata-agent and the like
+	@cd podvm-image && ../.venv/bin/python -m podvm build $(if $(BINARIES),--binaries "$(abspath $(BINARIES))")
 
-image-debug: setup ## the same with a console, for looking inside
+image-debug: system ## the same with a console, for looking inside
 	@cd podvm-image && ../.venv/bin/python -m podvm build --variant debug
+
+image-reproducible: setup ## as root: the image built twice, apart in everything but the commit, and compared
+	@cd podvm-image && ../.venv/bin/python -m podvm.reproducible
 
 image-lock: setup ## the image's Debian packages resolved anew
 	@cd podvm-image && ../.venv/bin/python -m podvm lock
@@ -68,5 +71,5 @@ image-test: image ## smoke test: boot the production image and its variant with 
 	@cd podvm-image && ../.venv/bin/python -m podvm build --variant smoke
 	@cd podvm-image && ../.venv/bin/python -m podvm image-test
 
-vm-test: setup ## as root: tests that need device-mapper and the like, in an emulated machine; VM_TESTS=MARKERS
+vm-test: system ## as root: tests that need device-mapper and the like, in an emulated machine; VM_TESTS=MARKERS
 	@cd podvm-image && ../.venv/bin/python -m podvm.vm_test $(if $(VM_TESTS),-m "$(VM_TESTS)")

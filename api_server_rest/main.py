@@ -24,6 +24,7 @@ from guest.metrics import DIRECTORY as METRICS_DIRECTORY
 from guest.metrics import Kind, Metric, Metrics, MetricsServer
 from guest.process import harden
 from guest.rpc.method import Channel
+from guest.rpc.patience import PatientChannel
 from guest.supervisor import Component, main_loop
 from guest.ttrpc.channel import TtrpcChannel
 from guest.version import VERSION
@@ -150,7 +151,7 @@ def _feature(text: str) -> Feature:
 def _channel(address: str) -> Channel:
     """A bad address is found out at the first call, like a dead one."""
     try:
-        return TtrpcChannel(address)
+        return PatientChannel(TtrpcChannel(address))
     except InvalidInputError:
         return UnusableChannel(address)
 

@@ -13,19 +13,14 @@ from guest.deadline import Deadline
 from guest.errors import GuestError, PeerError, UnreachableError
 from guest.protos import aa_pb2
 from guest.protos.methods import EXTEND_RUNTIME_MEASUREMENT, GET_EVIDENCE, GET_TOKEN
-from guest.retry import Backoff
 from guest.rpc.method import Channel
+from guest.rpc.patience import PatientChannel
 from guest.secret import Secret
 
 log = logging.getLogger(__name__)
 
 TOKEN_SECONDS: Final = 50.0
 """Most seconds for one token: the agent attests for each."""
-
-RESTART_SECONDS: Final = 30.0
-"""Seconds that an agent which answered before, and is gone, has to come back."""
-
-RESTART_BACKOFF: Final = Backoff(first=0.1, most=1.0, attempts=1000)
 
 DOMAIN: Final = "github.com/confidential-containers"
 OPERATION: Final = "PullImage"
@@ -41,7 +36,7 @@ class AgentUnreachableError(UnreachableError):
 
 
 class AgentClient:
-    """Calls the attestation agent.
+    """Calls the attestation agent, and waits for its restart.
 
     Args:
         agent: leads to it.
@@ -49,36 +44,28 @@ class AgentClient:
     """
 
     def __init__(self, agent: Channel, *, required_by_pulls: bool = False) -> None:
-        self._agent = agent
+        self._agent = PatientChannel(agent)
         self._required_by_pulls = required_by_pulls
-        self._has_answered = False
 
     async def get_token(self, deadline: Deadline) -> Secret:
-        """One new token with its key, as the agent's JSON; a restart of the agent is waited for.
+        """One new token with its key, as the agent's JSON.
 
         Raises:
             AgentUnreachableError: no connection to the agent.
             GuestError: it attested in vain, or did not answer in time.
         """
         request = aa_pb2.GetTokenRequest(TokenType="kbs")
-        attempt, restarted = 1, deadline.within(RESTART_SECONDS)
-        while True:
-            try:
-                response = await self._agent.call(
-                    GET_TOKEN,
-                    request,
-                    deadline=deadline.within(TOKEN_SECONDS),
-                    metadata=correlation.metadata(),
-                )
-            except UnreachableError as error:
-                if self._has_answered and await RESTART_BACKOFF.pause(attempt, restarted):
-                    attempt += 1
-                    continue
-                raise AgentUnreachableError(
-                    f"create AA token provider failed: {self._agent.address}"
-                ) from error
-            self._has_answered = True
-            return Secret(response.Token)
+        try:
+            response = await self._agent.call(
+                GET_TOKEN,
+                request,
+                deadline=deadline.within(TOKEN_SECONDS),
+                metadata=correlation.metadata(),
+            )
+        except UnreachableError as error:
+            text = f"create AA token provider failed: {self._agent.address}"
+            raise AgentUnreachableError(text) from error
+        return Secret(response.Token)
 
     async def get_evidence(self, report_data: bytes, deadline: Deadline) -> bytes:
         """Primary evidence that binds `report_data`, compact JSON text.

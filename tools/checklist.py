@@ -33,8 +33,14 @@ SOURCES: Final = (
     "tests",
     "docs/spec",
 )
-VM_RECORD: Final = ROOT / "build" / "vm-checklist.json"
-"""What `make vm-test` proved; counted as long as it is newer than the sources."""
+MACHINES: Final = {
+    "make vm-test": ROOT / "build" / "vm-checklist.json",
+    "make image-test": ROOT / "build" / "image-checklist.json",
+}
+"""What booted machines proved; counted as long as it is newer than the sources."""
+
+IMAGE_SOURCES: Final = ("podvm-image/podvm", "podvm-image/tree", "podvm-image/initrd")
+"""What a machine's record depends on besides."""
 
 HEADING: Final = re.compile(r"^## (?:[0-9.]+ )?Conformance checklist\s*$")
 ITEM: Final = re.compile(r"^([0-9]+)\. (.+)$")
@@ -68,8 +74,13 @@ def load_pages() -> list[Page]:
     return [page for page in pages if page.checks]
 
 
-def is_stale(record: Path) -> bool:
-    """True when there is no record or a source is newer."""
+def is_stale(record: Path, more: Sequence[str] = ()) -> bool:
+    """True when there is no record or a source is newer.
+
+    Args:
+        record: the file.
+        more: further folders whose every file is a source.
+    """
     if not record.exists():
         return True
     made = record.stat().st_mtime
@@ -77,7 +88,10 @@ def is_stale(record: Path) -> bool:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".md", ".json", ".proto"} and path.stat().st_mtime > made:
                 return True
-    return False
+    found = (path for folder in more for path in (ROOT / folder).rglob("*"))
+    return any(
+        path.is_file() and path.suffix != ".pyc" and path.stat().st_mtime > made for path in found
+    )
 
 
 def merged(record: Checks, more: Checks) -> Checks:
@@ -195,9 +209,10 @@ def main() -> int:
         return 1
     found = json.loads(record.read_text())
     checks = found["checks"]
-    if VM_RECORD.exists() and (options.last or not is_stale(VM_RECORD)):
-        print("With what the tests in a virtual machine proved (make vm-test).")
-        checks = merged(checks, json.loads(VM_RECORD.read_text())["checks"])
+    for command, machine in MACHINES.items():
+        if machine.exists() and (options.last or not is_stale(machine, IMAGE_SOURCES)):
+            print(f"With what {command} proved.")
+            checks = merged(checks, json.loads(machine.read_text())["checks"])
     print(report(load_pages(), checks, found.get("built", {})))
     return 0
 

@@ -27,9 +27,9 @@ def main() -> int:
     booter.add_argument("--seconds", type=float, default=300.0, help="until it is killed")
     tester = commands.add_parser("image-test", help="boot the built images and assert S1 to S20")
     tester.add_argument(
-        "--only", help="steps, by comma: build,tampered,cloud,disk,plain,production"
+        "--only", help="steps, by comma: build,contents,tampered,cloud,disk,plain,production"
     )
-    tester.add_argument("--seconds", type=float, default=900.0, help="until a boot is killed")
+    tester.add_argument("--seconds", type=float, default=600.0, help="until a boot is killed")
     words = parser.parse_args()
     try:
         if words.command == "lock":

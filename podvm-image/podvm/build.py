@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from podvm import archive, disk, gpt, initrd, python_tree, requirements, tpm_wheel, tree
-from podvm.manifest import Contents, Wheel, manifest, spdx
+from podvm import archive, binaries, disk, gpt, initrd, python_tree, requirements, tpm_wheel, tree
+from podvm.manifest import Contents, Program, Wheel, manifest, spdx
 from podvm.measurements import predict
 from podvm.packages import Lock, Wanted
 from podvm.places import IMAGE, PROJECT, cache
@@ -22,9 +23,6 @@ EPOCH: Final = 1735689600
 
 VARIANTS: Final = ("production", "debug", "smoke")
 PYTHON_MINOR: Final = 13
-FOREIGN: Final = ("kata-agent", "agent-protocol-forwarder")
-"""Programs of others; without one, its units stay off."""
-
 DISKS: Final = ("podvm.raw", "podvm.qcow2", "podvm.vhd", "uki.efi", "roothash")
 
 
@@ -35,7 +33,7 @@ class Options:
     Attributes:
         variant: one of `VARIANTS`.
         output: directory of the results.
-        binaries: directory with kata-agent and agent-protocol-forwarder, or None.
+        binaries: directory with kata-agent, agent-protocol-forwarder, pause_bundle, or None.
     """
 
     variant: str
@@ -49,6 +47,7 @@ def build(options: Options) -> Path:
     Raises:
         ImageError: any step failed.
     """
+    os.umask(0o022)
     lock = Lock.decode((IMAGE / "packages.lock.json").read_text("utf-8"))
     tools = step("tools tree", lambda: cached_tree(lock, "tools"))
     packages = "debug" if options.variant == "debug" else "image"
@@ -59,6 +58,7 @@ def build(options: Options) -> Path:
     (tools / "stage").mkdir()
     run(["cp", "-a", "--reflink=auto", base, root])
     version = step("root tree", lambda: furnish(root, unpacked, options))
+    programs = step("programs of others", lambda: furnish_programs(root, options))
     wheels = step("python", lambda: furnish_python(root, tools))
     step("trim", lambda: finish(root))
     packed = step("squashfs and verity", lambda: disk.pack_root(tools, epoch=EPOCH))
@@ -77,8 +77,9 @@ def build(options: Options) -> Path:
         packages=(*lock.sets[packages], *lock.sets["unpacked"]),
         wheels=wheels,
         measurements=predict(uki, partition_sectors(output / "podvm.raw")),
-        units_off=[name for name in FOREIGN if not (root / "usr/local/bin" / name).exists()],
+        units_off=binaries.units_off(programs),
         outputs=digests(output, DISKS),
+        programs=programs,
     )
     write_documents(output, contents)
     tree.remove(tools / "stage")
@@ -167,13 +168,21 @@ def furnish(root: Path, unpacked: Path, options: Options) -> str:
         overlays.append(f"tree-{options.variant}")
     for name in overlays:
         tree.overlay(IMAGE / name, root)
-    for name in FOREIGN:
-        given = options.binaries and options.binaries / name
-        if given and given.exists():
-            shutil.copy(given, root / "usr/local/bin" / name)
-            (root / "usr/local/bin" / name).chmod(0o755)
     tree.settle(root)
     return modules.name
+
+
+def furnish_programs(root: Path, options: Options) -> tuple[Program, ...]:
+    """kata-agent, its forwarder and the pause bundle, as far as there are any; say which."""
+    found = binaries.install(
+        root,
+        options.binaries,
+        binaries.read_pinned(IMAGE / "binaries.toml"),
+        binaries.Store(cache=cache() / "blobs"),
+    )
+    for line in binaries.report(found):
+        print(f"          {line}", file=sys.stderr, flush=True)
+    return found
 
 
 def furnish_python(root: Path, tools: Path) -> tuple[Wheel, ...]:

@@ -37,6 +37,21 @@ class Wheel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program of others in the image.
+
+    Attributes:
+        name: of the program, or `pause` for the sandbox's bundle.
+        sha256: of the file, lowercase hexadecimal.
+        source: `directory`, or repository and digest of the artifact.
+    """
+
+    name: str
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """Everything that the two documents say.
 
@@ -50,6 +65,7 @@ class Contents:
         measurements: from `podvm.measurements.predict`.
         units_off: units whose program is not in the image.
         outputs: file name to SHA-256.
+        programs: of others.
     """
 
     variant: str
@@ -61,6 +77,7 @@ class Contents:
     measurements: Mapping[str, Mapping[str, str]]
     units_off: Sequence[str]
     outputs: Mapping[str, str]
+    programs: Sequence[Program] = ()
 
 
 def manifest(contents: Contents) -> str:
@@ -72,6 +89,10 @@ def manifest(contents: Contents) -> str:
         "root_hash": contents.root_hash,
         "measurements": contents.measurements,
         "units_off": list(contents.units_off),
+        "programs": [
+            {"name": p.name, "sha256": p.sha256, "source": p.source}
+            for p in sorted(contents.programs, key=lambda p: p.name)
+        ],
         "outputs": dict(sorted(contents.outputs.items())),
         "packages": [
             {"name": p.name, "version": p.version, "sha256": p.sha256}
@@ -86,14 +107,23 @@ def manifest(contents: Contents) -> str:
 
 
 def spdx(contents: Contents) -> str:
-    """The text of sbom.spdx.json: one package per Debian package and wheel, all in the image."""
-    parts = [
-        _spdx_package("deb", p.name, p.version, p.sha256, f"pkg:deb/debian/{p.name}@{p.version}")
-        for p in sorted(contents.packages)
-    ] + [
-        _spdx_package("pypi", w.name, w.version, w.sha256, f"pkg:pypi/{w.name}@{w.version}")
-        for w in sorted(contents.wheels, key=lambda w: w.file)
-    ]
+    """The text of sbom.spdx.json: one package per Debian package, wheel and program of others."""
+    parts = (
+        [
+            _spdx_package(
+                "deb", p.name, p.version, p.sha256, f"pkg:deb/debian/{p.name}@{p.version}"
+            )
+            for p in sorted(contents.packages)
+        ]
+        + [
+            _spdx_package("pypi", w.name, w.version, w.sha256, f"pkg:pypi/{w.name}@{w.version}")
+            for w in sorted(contents.wheels, key=lambda w: w.file)
+        ]
+        + [
+            _spdx_package("generic", p.name, p.sha256, p.sha256, f"pkg:generic/{p.name}@{p.sha256}")
+            for p in sorted(contents.programs, key=lambda p: p.name)
+        ]
+    )
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     name = f"podvm-{contents.variant}"
     created = datetime.fromtimestamp(contents.epoch, UTC)

@@ -82,11 +82,13 @@ def overlay(files: Path, tree: Path) -> None:
     for source in sorted(files.rglob("*")):
         target = tree / source.relative_to(files)
         if source.is_dir() and not source.is_symlink():
-            target.mkdir(exist_ok=True)
-            continue
+            continue  # git keeps no empty folders, so an image has none from here either
+        target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_symlink() or target.exists():
             _discard(target)
         shutil.copy2(source, target, follow_symlinks=False)
+        if not target.is_symlink():  # a checkout keeps the executable bit alone
+            target.chmod(0o755 if target.stat().st_mode & 0o100 else 0o644)
 
 
 def make_directories(names: Sequence[str], tree: Path) -> None:

@@ -6,6 +6,7 @@ Source: docs/spec/podvm-image.md 17, "Reporting".
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -115,3 +116,21 @@ def wait_active(name: str, seconds: float) -> float:
         ProbeError: it is not in time.
     """
     return wait_for(name, lambda: unit(name, "ActiveState") == "active", seconds)
+
+
+def open_broker() -> None:
+    """Have the host let connections to the key broker through from now on.
+
+    Raises:
+        ProbeError: it does not.
+    """
+    host = str(expected()["kbs_address"]).split(":")[0]
+    with socket.create_connection((host, int(str(expected()["kbs_control"]))), SECONDS) as peer:
+        peer.settimeout(SECONDS)
+        demand(peer.recv(1) == b"", "the host said something")
+
+
+def cpu_seconds(pid: str) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,6 +1,8 @@
 """Probes run inside the sandboxes of the services: a unit of the same settings, another program."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -9,6 +11,12 @@ from podvm.probes.report import PLACE, demand, expected, run
 
 UNITS: Final = Path("/usr/lib/systemd/system")
 TRANSIENT: Final = Path("/run/systemd/system")
+
+AGENT_WRITES: Final = frozenset((
+    "/run/confidential-containers", "/run/attestation-agent", "/sys/kernel/config/tsm",
+    "/tmp", "/var/tmp",
+))  # fmt: skip
+"""Where AA may write: its sockets, the TSM's paths; temporary directories are its own."""
 
 _TRY: Final = """
 import ctypes, json, os, socket, sys
@@ -35,6 +43,19 @@ for path in ("/run/kata-containers/smoke-try", "/run/peerpod/smoke-try", "/etc/s
              "/var/smoke-try", "/run/confidential-containers/smoke-try"):
     attempt("write " + path, lambda: write(path))
 attempt("mount", mount)
+with open("/proc/self/mountinfo") as file:
+    points = sorted({line.split()[4] for line in file})
+places = points + ["/run/" + name for name in os.listdir("/run")]
+writable = []
+for place in places:
+    try:
+        os.mkdir(place + "/smoke-try")
+        os.rmdir(place + "/smoke-try")
+        writable.append(place)
+    except OSError:
+        pass
+result["writable"] = " ".join(sorted(set(writable)))
+attempt("configfs", lambda: os.mkdir("/sys/kernel/config/tsm/report/smoke-try"))
 for node in ("/dev/vda", "/dev/tpmrm0"):
     attempt("open " + node, lambda: os.close(os.open(node, os.O_RDWR)))
 attempt("connect", lambda: connect(sys.argv[1], int(sys.argv[2])))
@@ -76,6 +97,13 @@ def inside(unit: str) -> dict[str, str]:
     return found
 
 
+def _status(unit: str) -> dict[str, str]:
+    """`/proc/<pid>/status` of the service that runs."""
+    pid = run(["systemctl", "show", "-P", "MainPID", unit]).strip()
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 def agent_confined() -> str:
     """AA: no capability, no mount, no disk, no place to write but its own; the TPM opens."""
     found = inside("attestation-agent")
@@ -85,7 +113,14 @@ def agent_confined() -> str:
         demand(found[name], f"AA can {name}")
     demand(not found["open /dev/tpmrm0"], f"AA: /dev/tpmrm0: {found['open /dev/tpmrm0']}")
     demand(int(found["capabilities"], 16) == 0, f"AA has {found['capabilities']}")
-    return f"no capability, seccomp {found['filter']}, opens only the TPM"
+    demand(found["configfs"] == os.strerror(errno.ENXIO), f"configfs-tsm: {found['configfs']}")
+    more = set(found["writable"].split()) - AGENT_WRITES
+    # Directories of /dev stay writable for their owner, root, whatever ReadOnlyPaths says of them.
+    more = {place for place in more if not place.startswith("/dev") and place != "/run/shm"}
+    demand(not more, f"AA can write {sorted(more)}")
+    running = _status("attestation-agent")
+    demand(int(running["CapEff"], 16) == 0, f"the agent that runs has {running['CapEff']}")
+    return f"no capability, seccomp {found['filter']}, the TPM and configfs, {found['writable']}"
 
 
 def rest_confined() -> str:
@@ -95,5 +130,6 @@ def rest_confined() -> str:
         if name.startswith(("write", "mount", "open", "connect")):
             demand(error, f"REST can {name}")
     demand(found["uid"] != "0", "REST is root")
+    demand(_status("api-server-rest")["Uid"].split()[0] != "0", "the REST that runs is root")
     demand(int(found["capabilities"], 16) == 0, f"REST has {found['capabilities']}")
     return f"uid {found['uid']}, no network ({found['connect']}), writes nowhere"

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import stat
-import time
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,16 +16,14 @@ from guest.protos.cdh_pb2 import ImagePullRequest, SecureMountRequest, UnsealSec
 from guest.protos.methods import PULL_IMAGE, SECURE_MOUNT, UNSEAL_SECRET
 from guest.rpc.method import Method
 from guest.ttrpc.channel import TtrpcChannel
-from podvm.probes.report import ProbeError, demand, expected, run, unit, wait_active, wait_for
+from podvm.probes import names
+from podvm.probes.report import ProbeError, demand, expected, run
 
 HUB: Final = "unix:///run/confidential-containers/cdh.sock"
 SOCKETS: Final = {
     "attestation-agent": "/run/confidential-containers/attestation-agent/attestation-agent.sock",
     "confidential-data-hub": "/run/confidential-containers/cdh.sock",
 }
-RESTARTS: Final = 3
-"""Of each service under emulation; tests/conformance does 50 of each natively."""
-
 CALL_SECONDS: Final = 240.0
 VOLUME: Final = "/dev/disk/by-id/virtio-volume"
 MAPPING: Final = "coco-smoke"
@@ -123,6 +120,17 @@ def pulled() -> str:
     return f"{answer.manifest_digest[:19]}, overlay of {len(files)} files compared"
 
 
+def pulled_by_name() -> str:
+    """The same registry under a name that the network's DNS knows; not pulled twice."""
+    with names.server():
+        bundle = "/run/kata-containers/named"
+        Path(bundle).mkdir(parents=True)
+        request = ImagePullRequest(image_url=str(expected()["named_image"]), bundle_path=bundle)
+        answer = call(PULL_IMAGE, request)
+    demand(os.path.ismount(f"{bundle}/rootfs"), "no root file system")
+    return f"{request.image_url}: {answer.manifest_digest[:19]}"
+
+
 def foreign_authority_refused() -> str:
     """A registry whose certificate another authority issued is not talked to."""
     bundle = "/run/kata-containers/foreign"
@@ -188,64 +196,3 @@ def volume_edited() -> str:
         demand(not Path("/dev/mapper", MAPPING).exists(), "the mapping is there")
         return f"refused: {str(error)[:160]}"
     raise ProbeError("mounted with an edited header")
-
-
-def restarted() -> str:
-    """After SIGKILL every service is back by itself and its clients need no restart."""
-    times = []
-    for name in ("attestation-agent", "confidential-data-hub", "api-server-rest"):
-        before = unit(name, "MainPID")
-        run(["systemctl", "kill", "--signal=KILL", name])
-
-        def back(name: str = name, before: str = before) -> bool:
-            return unit(name, "MainPID") not in ("0", before) and (
-                unit(name, "ActiveState") == "active"
-            )
-
-        times.append(f"{name} {wait_for(name, back, 120):.0f} s")
-    status, body = fetch(str(expected()["rest_path"]))
-    demand(status == expected()["rest_status"], f"after the restarts: {status} {body[:200]}")
-    return ", ".join(times)
-
-
-def stopped_cleanly() -> str:
-    """SIGTERM: exit status 0, no kill by the manager, no failure noted."""
-    for name in ("api-server-rest", "confidential-data-hub", "attestation-agent"):
-        pid = unit(name, "MainPID")
-        run(["systemctl", "restart", name], seconds=200)
-        said = run(["journalctl", "-b", "-o", "cat", "--no-pager", "-u", name, "-n", "60"])
-        demand(unit(name, "MainPID") != pid, f"{name} was not restarted")
-        for bad in ("timed out", "Failed with result", "Killing process"):
-            after = said.rsplit("Stopping ", 1)[-1]
-            demand(bad not in after, f"{name}: {after[-200:]}")
-    return "three units restarted by SIGTERM without a failure"
-
-
-def accepts_at_once() -> str:
-    """A socket accepts as soon as its name is there."""
-    tries = 0
-    for name, path in SOCKETS.items():
-        for _ in range(RESTARTS):
-            inode = Path(path).stat().st_ino
-            run(["systemctl", "restart", "--no-block", name])
-            limit = time.monotonic() + 120
-            while True:
-                try:
-                    if Path(path).stat().st_ino != inode:
-                        break
-                except FileNotFoundError:
-                    inode = -1
-                demand(time.monotonic() < limit, f"{path} did not come")
-                time.sleep(0.001)
-            with socket.socket(socket.AF_UNIX) as peer:
-                status = peer.connect_ex(path)
-            demand(status == 0, f"{path}: {os.strerror(status)}")
-            tries += 1
-            wait_active(name, 120)
-    return f"0 of {tries} connects refused"
-
-
-def with_debug_logs() -> str:
-    """From here on the services log at the level debug."""
-    run(["systemctl", "set-environment", "RUST_LOG=debug"])
-    return stopped_cleanly()

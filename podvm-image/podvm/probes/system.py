@@ -7,16 +7,29 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from podvm.probes.report import ProbeError, demand, expected, run, unit, wait_active, wait_for
+from podvm.probes.report import (
+    PLACE,
+    ProbeError,
+    demand,
+    expected,
+    run,
+    unit,
+    wait_active,
+    wait_for,
+)
 
 SERVICES: Final = ("attestation-agent", "confidential-data-hub", "api-server-rest")
 PEERPOD: Final = Path("/run/peerpod")
 START_SECONDS: Final = 400.0
 """Seconds within which the services must be up under emulation."""
+
+CLOCK_SECONDS: Final = 1200.0
+"""Most seconds between the making of the probes and this; a boot is shorter."""
 
 
 def services_up() -> str:
@@ -91,6 +104,83 @@ def user_files() -> str:
     return f"{', '.join(sorted(wanted))}; no foreign path"
 
 
+def measured_once() -> str:
+    """PCR 8 stays as it is when the units that make and measure init data run again."""
+    before = read_registers((8,))
+    run(["systemctl", "restart", "process-user-data"], seconds=300)
+    run(["systemctl", "restart", "measure-initdata"], seconds=300)
+    for name in SERVICES:
+        wait_active(name, START_SECONDS)
+    after = read_registers((8,))
+    demand(after == before, f"PCR 8 was {before[8]}, is {after[8]}")
+    return f"{after[8][:16]}... after two more starts"
+
+
+def kata_policy() -> str:
+    """The Kata agent's default policy is there before anything that the agent waits for."""
+    link = Path("/etc/kata-opa/default-policy.rego")
+    demand(str(link.resolve()) == "/run/peerpod/policy.rego", f"it is {link.resolve()}")
+    written = link.stat().st_ctime
+    hub = Path("/run/confidential-containers/cdh.sock").stat().st_ctime
+    demand(written < hub, "written after the hub's socket, which starts the agent")
+    after = run(["systemctl", "list-dependencies", "--after", "--plain", "kata-agent.service"])
+    for name in ("confidential-data-hub.service", "systemd-tmpfiles-setup.service"):
+        demand(name in after, f"kata-agent.service is not after {name}")
+    return f"{link.stat().st_size} bytes, {hub - written:.0f} s before the hub's socket"
+
+
+def nothing_persistent() -> str:
+    """No disk is mounted but the verified root; all that can be written is memory."""
+    found = []
+    for line in Path("/proc/1/mountinfo").read_text().splitlines():
+        words = line.split()
+        source = words[words.index("-") + 2]
+        if source.startswith("/dev/"):
+            found.append(f"{words[4]} from {source} {words[5].split(',')[0]}")
+    demand(found == ["/ from /dev/mapper/root ro"], f"mounted: {found}")
+    return found[0]
+
+
+def units_verified() -> str:
+    """Systemd finds nothing to say about our units; programs of others are stood in for."""
+    wanted = expected()["units"]
+    assert isinstance(wanted, list)
+    places = [PLACE / name for name in ("programs", "work")]
+    for place in places:
+        place.mkdir()
+    for name in ("kata-agent", "agent-protocol-forwarder"):
+        (places[0] / name).write_text("#!/bin/false\n")
+        (places[0] / name).chmod(0o755)
+    names = " ".join(name.replace("@.", "@podns.") for name in wanted)
+    overlay = f"lowerdir=/usr/local/bin,upperdir={places[0]},workdir={places[1]}"
+    script = (
+        f"mount -t overlay -o {overlay} none /usr/local/bin && "
+        f"systemd-analyze verify --man=no {names}; echo status $?"
+    )
+    said = run(["unshare", "--mount", "sh", "-c", script], may_fail=True)
+    lines = [line for line in said.splitlines() if any(name in line for name in wanted)]
+    demand(not lines and "status 0" in said, f"{' / '.join(lines)} {said[-300:]}")
+    return f"{len(wanted)} units, nothing to say"
+
+
+def clock() -> str:
+    """The clock is the host's, by the time that the key broker's machine tells."""
+    skew = abs(time.time() - float(str(expected()["host_time"])))
+    demand(skew < CLOCK_SECONDS, f"{skew:.0f} s off")
+    return f"within {skew:.0f} s of the time at which the machine was made"
+
+
+def boot_chart() -> str:
+    """The chart of the start goes to the host."""
+    chart = run(["systemd-analyze", "plot"], may_fail=True).encode()
+    demand(chart.lstrip().startswith(b"<?xml") or b"<svg" in chart, f"no chart: {chart[:200]!r}")
+    with open("/dev/disk/by-id/virtio-artifacts", "r+b") as disk:
+        disk.write(len(chart).to_bytes(8, "big") + chart)
+        disk.flush()
+        os.fsync(disk.fileno())
+    return f"{len(chart)} bytes"
+
+
 def no_failed_unit() -> str:
     """No unit failed, none hangs in its start."""
     failed = run(["systemctl", "--failed", "--no-legend", "--plain", "--no-pager"]).strip()
@@ -150,16 +240,27 @@ def byte_code() -> str:
 
 
 def configfs() -> str:
-    """configfs-tsm is there; without a TEE it has no provider."""
+    """configfs-tsm is there; without a TEE it has no provider, with one it gives reports."""
     report = Path("/sys/kernel/config/tsm/report")
     demand(report.is_dir(), "no /sys/kernel/config/tsm/report")
     try:
         (report / "smoke").mkdir()
     except OSError as error:
         demand(error.errno == errno.ENXIO, f"mkdir: {error}")
-        return "report directory there, mkdir is ENXIO"
-    (report / "smoke").rmdir()
-    raise ProbeError("mkdir succeeded without a TEE")
+    else:
+        (report / "smoke").rmdir()
+        raise ProbeError("mkdir succeeded without a TEE")
+    run(["insmod", str(PLACE / "tsm_test_provider.ko")])
+    try:
+        (report / "smoke").mkdir()
+        (report / "smoke/inblob").write_bytes(bytes(range(64)))
+        data = (report / "smoke/outblob").read_bytes()
+        provider = (report / "smoke/provider").read_text().strip()
+        (report / "smoke").rmdir()
+    finally:
+        run(["rmmod", "tsm_test_provider"])
+    demand(data, "no report")
+    return f"ENXIO without a provider; with {provider} a report of {len(data)} bytes"
 
 
 def sizes() -> str:

@@ -3,20 +3,22 @@
 Source: docs/spec/podvm-image.md 17; docs/spec/podvm-emulation.md, "Boot".
 """
 
-import asyncio
 import hashlib
+import json
+import shutil
 import struct
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from guest_simulator.faults import ArmedFault, Fault
 from podvm import gpt, python_tree
-from podvm.boot import Machine, Outcome, boot, plain
+from podvm.boot import Machine
 from podvm.errors import ImageError
 from podvm.places import IMAGE, PROJECT
 from podvm.run import run
+from podvm.smoke.gate import gate
 from podvm.smoke.scenario import (
     Given,
     expectations,
@@ -27,74 +29,29 @@ from podvm.smoke.scenario import (
     with_init_data,
     without_user_data,
 )
+from podvm.smoke.site import DONE, POWERED_OFF, USERSPACE, Results, Site
 from podvm.smoke.table import Result, parse
-from podvm.smoke.world import World
 
-DONE: Final = "SMOKE-DONE"
-POWERED_OFF: Final = "reboot: Power down"
-USERSPACE: Final = "Welcome to"
-MARKS: Final = ("BdsDxe", USERSPACE, "SMOKE-START", "SMOKE S19", DONE, POWERED_OFF)
 REST: Final = "Started api-server-rest.service"
 ALIBABA: Final = ("Alibaba Cloud", "Alibaba Cloud ECS")
-VOLUME_SIZE: Final = 64 << 20
+VOLUME_SIZE: Final = 32 << 20
 """Bytes of the disk that becomes an encrypted volume."""
 
-ATTEMPTS: Final = 3
-"""Boots at most, where the emulator breaks the kernel before user space."""
+CREDENTIALS_SECONDS: Final = 30.0
+"""Seconds that the hub waits for its credentials where the KBS is late."""
 
-EMULATOR_FAULTS: Final = ("Oops: int3", "IO-APIC + timer doesn't work")
-"""Code patching and timers of a kernel race with a loaded emulator; no hardware does this."""
+PATIENT_SECONDS: Final = 170.0
+"""The same where it is there, under emulation."""
+
+ARTIFACTS_SIZE: Final = 8 << 20
+"""Bytes of the disk on which the guest brings things back: a length of 8 bytes, a chart."""
+
+USER_DATA: Final = "/latest/user-data"
+SLOW: Final = 3.0
+"""Seconds that the metadata service takes while it is slow."""
 
 LARGER: Final = "1G"
 """The system disk of the boot that makes a scratch store."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """Where a test runs.
-
-    Attributes:
-        world: what runs on the host.
-        builds: directory with the variants' results.
-        work: for disks that are thrown away.
-        logs: console output is kept here, a file for each boot.
-        seconds: until a boot is killed.
-        outcomes: of the boots so far.
-    """
-
-    world: World
-    builds: Path
-    work: Path
-    logs: Path
-    seconds: float
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-    async def boot(self, name: str, machine: Machine, until: str = "") -> tuple[Outcome, str]:
-        """Boot; give the outcome and the console without colours."""
-        for left in reversed(range(ATTEMPTS)):
-            outcome = await asyncio.to_thread(
-                boot, machine, deadline=self.seconds, marks=MARKS, until=until
-            )
-            console = plain(machine.serial.read_text("utf-8", "replace"))
-            if not left or USERSPACE in console or not emulator_failed(console):
-                break
-            print(f"         {name}: the emulator failed, once more", file=sys.stderr, flush=True)
-        self.outcomes[name] = outcome
-        return outcome, console
-
-    def network(self) -> str:
-        """A network with the metadata service where Alibaba Cloud has it."""
-        port = self.world.metadata.url.rsplit(":", 1)[1]
-        relay = f"/usr/bin/python3 -I -S {IMAGE / 'podvm/relay.py'} {port}"
-        return f"net=100.100.100.0/24,guestfwd=tcp:100.100.100.200:80-cmd:{relay}"
-
-
-Results = dict[str, Result]
-
-
-def emulator_failed(console: str) -> bool:
-    """Whether the kernel died of what emulation is known for, and not of the image."""
-    return any(text in console for text in EMULATOR_FAULTS)
 
 
 def drive(path: Path, name: str, *, read_only: bool = False) -> tuple[str, ...]:
@@ -106,27 +63,52 @@ def drive(path: Path, name: str, *, read_only: bool = False) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def programs() -> dict[str, str]:
-    """SHA-256 of everything that /usr/local/bin may have, by name."""
+def programs(directory: Path) -> dict[str, str]:
+    """SHA-256 of everything that /usr/local/bin may have, by name.
+
+    Args:
+        directory: results of the build, whose manifest names programs of others.
+    """
     found = {path.name: path.read_bytes() for path in (IMAGE / "tree/usr/local/bin").iterdir()}
     scripts = python_tree.console_scripts(PROJECT / "pyproject.toml")
     for name in python_tree.COMMANDS:
         found[name] = python_tree.launcher(scripts[name]).encode()
-    return {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
+    others = json.loads((directory / "manifest.json").read_text())["programs"]
+    return {name: hashlib.sha256(data).hexdigest() for name, data in found.items()} | {
+        one["name"]: one["sha256"] for one in others if one["name"] != "pause"
+    }
 
 
 async def _probed(
-    site: Site, name: str, given: Given, machine: Callable[[Sequence[str]], Machine]
+    site: Site,
+    name: str,
+    given: Given,
+    machine: Machine,
+    prepare: Callable[[], None] | None = None,
 ) -> Results:
-    """A boot of the variant with probes."""
+    """A boot of the variant with probes.
+
+    Args:
+        site: where.
+        name: of the boot, and of its probes.
+        given: what the instance gets.
+        machine: without the disk of the probes.
+        prepare: makes other disks as they are before the boot.
+    """
     directory = site.builds / "smoke"
     measured = predicted(directory)
-    expected = expectations(name, site.world, given, directory, programs())
     disk = site.work / f"{name}.tar"
-    disk.write_bytes(probe_disk(expected))
-    site.world.metadata.user_data = given.user_data
-    site.world.claims.clear()
-    outcome, console = await site.boot(name, machine(drive(disk, "smoke", read_only=True)))
+    expected = expectations(name, site.world, given, directory, programs(directory))
+    disk.write_bytes(probe_disk(expected, site.module))
+
+    def start() -> None:
+        site.world.metadata.user_data = given.user_data
+        site.world.claims.clear()
+        if prepare is not None:
+            prepare()
+
+    whole = replace(machine, extra=(*machine.extra, *drive(disk, "smoke", read_only=True)))
+    outcome, console = await site.boot(name, whole, prepare=start)
     found = {f"{name}.{key}": result for key, result in parse(console).items()}
     found[f"{name}.done"] = Result(good=DONE in console, detail="all probes ran")
     found[f"{name}.off"] = Result(
@@ -148,53 +130,65 @@ def _evidence(site: Site, given: Given, measured: Mapping[str, str]) -> Result:
     )
 
 
-def volume(site: Site) -> Path:
-    """The disk of the encrypted volume; empty at first, kept between boots."""
-    path = site.work / "volume.raw"
-    if not path.exists():
-        with path.open("wb") as file:
-            file.truncate(VOLUME_SIZE)
-    return path
+def _machine(site: Site, name: str) -> Machine:
+    return Machine(
+        disk=site.builds / "smoke/podvm.raw", serial=site.logs / f"{name}.log", memory=1536
+    )
 
 
 async def cloud(site: Site) -> Results:
-    """As an instance of Alibaba Cloud: metadata service, DMI, KBS and registry."""
+    """As an instance of Alibaba Cloud: metadata service, DMI, registry, and a KBS that is late.
 
-    def machine(extra: Sequence[str]) -> Machine:
-        return Machine(
-            disk=site.builds / "smoke/podvm.raw",
-            serial=site.logs / "cloud.log",
-            memory=1536,
+    The metadata service is wrong at first, then slow.
+    """
+    volume = site.work / "volume.raw"
+    faults = site.world.metadata.faults
+    armed: list[ArmedFault] = []
+
+    def empty() -> None:
+        faults.clear()
+        wrong = Fault(path=USER_DATA, status=503, times=1)
+        armed[:] = [faults.add(wrong), faults.add(Fault(path=USER_DATA, delay=SLOW, times=2))]
+        with volume.open("wb") as file:
+            file.truncate(VOLUME_SIZE)
+
+    async with gate(site.world.kbs.port, closed=True) as broker:
+        site.world.broker = broker
+        machine = replace(
+            _machine(site, "cloud"),
             smbios=ALIBABA,
             network=site.network(),
-            extra=(*extra, *drive(volume(site), "volume")),
+            extra=drive(volume, "volume"),
         )
-
-    return await _probed(site, "cloud", with_init_data(site.world), machine)
+        found = await _probed(site, "cloud", with_init_data(site.world), machine, empty)
+    hits = [fault.hits for fault in armed]
+    found["cloud.metadata"] = Result(good=hits == [1, 2], detail=f"wrong and slow: {hits} answers")
+    return found
 
 
 async def disk(site: Site) -> Results:
     """With a configuration disk, a larger system disk, and the volume of the boot before."""
-    given = with_init_data(site.world, scratch=True)
-    assert given.user_data is not None
     larger, seed = site.work / "larger.qcow2", site.work / "cidata.raw"
+    before, volume = site.work / "volume.raw", site.work / "volume-again.raw"
     base = (site.builds / "smoke/podvm.raw").resolve()
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, larger, LARGER])
-    config_disk(seed, given.user_data)
 
-    def machine(extra: Sequence[str]) -> Machine:
-        return Machine(
+    def again() -> None:
+        shutil.copyfile(before, volume)
+
+    async with gate(site.world.kbs.port, closed=True) as broker:
+        site.world.broker = broker
+        given = with_init_data(site.world, scratch=True, credentials=CREDENTIALS_SECONDS)
+        assert given.user_data is not None
+        config_disk(seed, given.user_data)
+        machine = replace(
+            _machine(site, "disk"),
             disk=larger,
             disk_format="qcow2",
-            serial=site.logs / "disk.log",
-            memory=1536,
             network=site.network(),
-            extra=(
-                *extra, *drive(volume(site), "volume"), *drive(seed, "seed", read_only=True),
-            ),
-        )  # fmt: skip
-
-    return await _probed(site, "disk", given, machine)
+            extra=(*drive(volume, "volume"), *drive(seed, "seed", read_only=True)),
+        )
+        return await _probed(site, "disk", given, machine, again)
 
 
 def config_disk(path: Path, user_data: bytes) -> None:
@@ -208,33 +202,37 @@ def config_disk(path: Path, user_data: bytes) -> None:
 
 async def nothing_given(site: Site) -> Results:
     """No provider, no user data: the dummy, and offline resources."""
-
-    def machine(extra: Sequence[str]) -> Machine:
-        return Machine(
-            disk=site.builds / "smoke/podvm.raw",
-            serial=site.logs / "plain.log",
-            memory=1536,
-            extra=extra,
-        )
-
-    return await _probed(site, "plain", without_user_data(), machine)
+    async with gate(site.world.kbs.port, closed=False) as broker:
+        site.world.broker = broker
+        artifacts = site.work / "artifacts.raw"
+        with artifacts.open("wb") as file:
+            file.truncate(ARTIFACTS_SIZE)
+        machine = replace(_machine(site, "plain"), extra=drive(artifacts, "artifacts"))
+        found = await _probed(site, "plain", without_user_data(), machine)
+    data = artifacts.read_bytes()
+    (site.logs / "boot.svg").write_bytes(data[8 : 8 + int.from_bytes(data[:8], "big")])
+    return found
 
 
 async def production(site: Site) -> Results:
     """The image that is shipped: what it says to the KBS, and what it shows on its console."""
-    given = with_init_data(site.world, credentials=True)
     measured = predicted(site.builds / "production")
-    site.world.metadata.user_data = given.user_data
-    site.world.claims.clear()
-    machine = Machine(
-        disk=site.builds / "production/podvm.raw",
-        serial=site.logs / "production.log",
-        memory=1536,
-        smbios=ALIBABA,
-        network=site.network(),
-        power_button_after=REST,
-    )
-    outcome, console = await site.boot("production", machine)
+    async with gate(site.world.kbs.port, closed=False) as broker:
+        site.world.broker = broker
+        given = with_init_data(site.world, credentials=PATIENT_SECONDS)
+
+        def start() -> None:
+            site.world.metadata.user_data = given.user_data
+            site.world.claims.clear()
+
+        machine = replace(
+            _machine(site, "production"),
+            disk=site.builds / "production/podvm.raw",
+            smbios=ALIBABA,
+            network=site.network(),
+            power_button_after=REST,
+        )
+        outcome, console = await site.boot("production", machine, prepare=start)
     shown = secrets_in(console, site.world)
     return {
         "production.up": Result(good=REST in console, detail="the REST service started"),
@@ -266,7 +264,7 @@ async def tampered(site: Site) -> Results:
         changed = bytearray(original)
         changed[place] ^= 1
         copy.write_bytes(changed)
-        machine = Machine(disk=copy, serial=site.logs / f"{name}.log", processors=1)
+        machine = Machine(disk=copy, serial=site.logs / f"{name}.log")
         outcome, console = await site.boot(name, machine, until=USERSPACE)
         stopped = outcome.ended and USERSPACE not in console
         noticed = "verity" in console.lower()
@@ -288,10 +286,10 @@ def _squashfs_size(disk: bytes, start: int) -> int:
 Boot = Callable[[Site], Awaitable[Results]]
 
 BOOTS: Final[Mapping[str, Boot]] = {
-    "tampered": tampered,
     "cloud": cloud,
     "disk": disk,
+    "tampered": tampered,
     "plain": nothing_given,
     "production": production,
 }
-"""By name, in their order: `disk` needs the volume of `cloud`."""
+"""By name; `disk` needs the volume of `cloud`."""

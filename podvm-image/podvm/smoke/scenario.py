@@ -5,16 +5,19 @@ import hashlib
 import io
 import json
 import tarfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from podvm import vm_module
 from podvm.places import IMAGE
 from podvm.smoke.userdata import InitData, make_init_data, make_user_data
-from podvm.smoke.world import IMAGE_FILES, IMAGE_GONE, PASSWORD, VOLUME, World
+from podvm.smoke.world import IMAGE_FILES, IMAGE_GONE, NAME, PASSWORD, VOLUME, World
 
 PEERPOD: Final = "/run/peerpod/"
+UNITS: Final = IMAGE / "tree/usr/lib/systemd/system"
 DUMMY: Final = InitData(
     text=b"algorithm = \"sha256\"\nversion = \"0.1.0\"\n\n[data]\n\"aa.toml\" = '''\n'''"
 )
@@ -44,12 +47,13 @@ class Given:
     files: Mapping[str, str]
 
 
-def with_init_data(world: World, *, credentials: bool = False, scratch: bool = False) -> Given:
+def with_init_data(world: World, *, credentials: float = 0.0, scratch: bool = False) -> Given:
     """User data with init data, credentials, a configuration to be overruled and foreign paths.
 
     Args:
         world: what runs on the host.
-        credentials: the hub fetches a resource before it answers anybody.
+        credentials: seconds that the hub tries to fetch a resource before it answers anybody;
+            0: it fetches none.
         scratch: the store for layers is to be on disk.
     """
     agent = f'[token_configs.kbs]\nurl = "{world.kbs_url}"\ncert = """\n{world.authority}"""\n'
@@ -77,8 +81,8 @@ def with_init_data(world: World, *, credentials: bool = False, scratch: bool = F
     return Given(init_data=data, user_data=make_user_data(files), files=digests)
 
 
-def _hub(world: World, *, credentials: bool) -> str:
-    lines = ["credentials_seconds = 170.0"] if credentials else []
+def _hub(world: World, *, credentials: float) -> str:
+    lines = [f"credentials_seconds = {credentials}"] if credentials else []
     lines += [
         "[kbc]",
         'name = "cc_kbc"',
@@ -122,12 +126,18 @@ def expectations(
         "files": given.files,
         "programs": dict(programs),
         "kbs_address": world.kbs_url.removeprefix("https://"),
+        "kbs_control": world.broker.control,
         "rest_path": "/cdh/resource/default/key/1" if offline else f"/cdh/resource/{PASSWORD}",
         "rest_status": 500 if offline else 200,
         "rest_body": world.password,
         "sealed": world.sealed,
         "unsealed": world.password,
         "image": world.image(world.registry),
+        "named_image": world.image(world.registry, NAME),
+        "load_path": "/aa/evidence?runtime_data=bG9hZA",
+        "load_status": 200,
+        "host_time": time.time(),
+        "units": sorted(path.name for path in UNITS.iterdir() if path.is_file()),
         "foreign_image": world.image(world.foreign),
         "image_files": dict(IMAGE_FILES),
         "image_gone": IMAGE_GONE,
@@ -136,11 +146,12 @@ def expectations(
     }
 
 
-def probe_disk(expected: Mapping[str, object]) -> bytes:
-    """A tar archive of the probes and what they expect."""
+def probe_disk(expected: Mapping[str, object], module: bytes) -> bytes:
+    """A tar archive of the probes, what they expect, and a kernel module of the test's own."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         files = {"start.py": _START.encode(), "expected.json": json.dumps(expected).encode()}
+        files[f"{vm_module.NAME}.ko"] = module
         package = IMAGE / "podvm"
         for path in (package / "__init__.py", *sorted((package / "probes").glob("*.py"))):
             files[f"podvm/{path.relative_to(package)}"] = path.read_bytes()

@@ -23,9 +23,13 @@ from guest_simulator.registry.access import Access, Mode
 from guest_simulator.registry.server import Registry
 from guest_simulator.tpm.verifier import verify_tpm
 from image_pull.ocicrypt.encrypt import LayerEncryption
+from podvm.smoke.gate import Gate
 
 HOST: Final = "100.100.100.2"
 """The host's loopback, as the guest's network shows it."""
+
+NAME: Final = "registry.smoke.test"
+"""Of the registry, where the guest's DNS knows it."""
 
 KEK: Final = "default/image-kek/smoke"
 SIGNER: Final = "default/signing-key/smoke"
@@ -55,6 +59,7 @@ class World:
         registry_password: of `USER`.
         secrets: texts that must not be in any log.
         claims: of every evidence that was verified.
+        broker: the way to the key broker; another one for each boot.
     """
 
     metadata: Metadata
@@ -67,6 +72,7 @@ class World:
     registry_password: str
     secrets: list[str]
     claims: list[Mapping[str, object]] = field(default_factory=list)
+    broker: Gate = field(default_factory=lambda: Gate(target=0))
 
     def verify(self, evidence: object, expected: bytes, init_data: InitData | None) -> Verified:
         """A verifier that keeps what it found."""
@@ -77,17 +83,17 @@ class World:
     @property
     def kbs_url(self) -> str:
         """As the guest names it."""
-        return f"https://{HOST}:{self.kbs.url.rsplit(':', 1)[1]}"
+        return f"https://{HOST}:{self.broker.port}"
 
-    def image(self, registry: Registry) -> str:
+    def image(self, registry: Registry, host: str = HOST) -> str:
         """The image's reference, as the guest names it."""
-        return f"{HOST}:{registry.host.rsplit(':', 1)[1]}/demo/app:v1"
+        return f"{host}:{registry.host.rsplit(':', 1)[1]}/demo/app:v1"
 
     def auth_json(self) -> str:
-        """Credentials for the registry."""
-        host = self.image(self.registry).split("/")[0]
+        """Credentials for the registry, by address and by name."""
         both = base64.b64encode(f"{USER}:{self.registry_password}".encode()).decode()
-        return json.dumps({"auths": {host: {"auth": both}}})
+        hosts = [self.image(self.registry, name).split("/")[0] for name in (HOST, NAME)]
+        return json.dumps({"auths": {host: {"auth": both} for host in hosts}})
 
 
 @asynccontextmanager
@@ -95,7 +101,7 @@ async def world() -> AsyncIterator[World]:
     """Start everything on loopback; stop it at the end."""
     authority = CertificateAuthority.create("smoke test")
     other = CertificateAuthority.create("another authority")
-    certificate = authority.issue(HOST, "127.0.0.1")
+    certificate = authority.issue(HOST, NAME, "127.0.0.1")
     registry_password = secrets.token_urlsafe(18)
     password = secrets.token_urlsafe(24)
     access = Access(mode=Mode.BASIC, users={USER: registry_password})

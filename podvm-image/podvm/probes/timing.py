@@ -1,0 +1,173 @@
+"""Probes of time: processor seconds of each start, sockets at the instant they are there."""
+
+import ctypes
+import os
+import resource
+import select
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+from podvm.probes.report import (
+    ProbeError,
+    cpu_seconds,
+    demand,
+    expected,
+    run,
+    unit,
+    wait_active,
+    wait_for,
+)
+from podvm.probes.services import SOCKETS, fetch
+
+SERVICES: Final = ("attestation-agent", "confidential-data-hub", "api-server-rest")
+LISTENS: Final = 15.0
+ANSWERS: Final = 40.0
+"""Times the processor time of `python3 -I -c pass`."""
+
+SLOWNESS: Final = 10.0
+"""Limits of wall time are as many times as long here: emulation, on machines with other work."""
+
+AGAIN_SECONDS: Final = 3.0 * SLOWNESS
+"""Seconds from a service's death to its next start."""
+
+ENDS_SECONDS: Final = 5.0 * SLOWNESS
+"""Seconds from SIGTERM to the end of a service; the manager kills it after 10."""
+
+ARRIVED: Final = 0x80 | 0x100
+"""inotify: moved to the directory, created in it."""
+
+RESTARTS: Final = 25
+"""Of each of the two services."""
+
+
+def python_pass() -> float:
+    """Processor seconds of the emptiest program."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(["/usr/bin/python3", "-I", "-c", "pass"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _monotonic(name: str, field: str) -> float:
+    return int(unit(name, f"{field}TimestampMonotonic")) / 1e6
+
+
+def restarted() -> str:
+    """After SIGKILL every service is back by itself, soon, and answers.
+
+    Its processor time is told and not judged: a guest's counts what the host gives to others.
+    """
+    bases = [python_pass()]
+    parts = []
+    listens = {}
+    for name in SERVICES:
+        pause = _killed(name)
+        listens[name] = cpu_seconds(unit(name, "MainPID"))
+        parts.append(f"{name} started {pause:.1f} s after its end")
+        bases += [python_pass(), python_pass()]
+    status, body = fetch(str(expected()["rest_path"]))
+    demand(status == expected()["rest_status"], f"after the restarts: {status} {body[:200]}")
+    answers = {name: cpu_seconds(unit(name, "MainPID")) for name in SERVICES}
+    bases.append(python_pass())
+    base = sum(bases) / len(bases)
+    for name in SERVICES:
+        parts.append(f"{name} {listens[name] / base:.1f}x/{answers[name] / base:.1f}x")
+    spread = f"{min(bases):.2f} to {max(bases):.2f} s"
+    bars = f"bars {LISTENS:.0f}x/{ANSWERS:.0f}x told only"
+    return f"python3 -I -c pass {spread}; {', '.join(parts)}; {bars}"
+
+
+def _killed(name: str) -> float:
+    """Kill a service, wait until it is back; the seconds until it was started."""
+    before = unit(name, "MainPID")
+    killed = time.monotonic()
+    run(["systemctl", "kill", "--signal=KILL", name])
+
+    def back() -> bool:
+        pid = unit(name, "MainPID")
+        return pid not in ("0", before) and unit(name, "ActiveState") == "active"
+
+    wait_for(name, back, 200)
+    pause = _monotonic(name, "ExecMainStart") - killed
+    demand(pause <= AGAIN_SECONDS, f"{name} was started after {pause:.1f} s")
+    return pause
+
+
+def stopped_cleanly() -> str:
+    """SIGTERM: exit status 0 within its time, no kill by the manager, no failure noted."""
+    times = []
+    for name in ("api-server-rest", "confidential-data-hub", "attestation-agent"):
+        pid = unit(name, "MainPID")
+        asked = time.monotonic()
+        run(["systemctl", "restart", name], seconds=200)
+        run(["journalctl", "--sync"])
+        said = run(["journalctl", "-b", "-o", "cat", "--no-pager", "-u", name, "-n", "60"])
+        demand(unit(name, "MainPID") != pid, f"{name} was not restarted")
+        for bad in ("timed out", "Failed with result", "Killing process", "Traceback"):
+            after = said.rsplit("Stopping ", 1)[-1]
+            demand(bad not in after, f"{name}: {after[-200:]}")
+        took = _monotonic(name, "ExecMainStart") - asked
+        demand(took <= ENDS_SECONDS, f"{name} ended after {took:.1f} s")
+        times.append(f"{name} {took:.1f} s")
+    return f"ended by SIGTERM: {', '.join(times)}"
+
+
+def with_debug_logs() -> str:
+    """From here on the services log at the level debug."""
+    run(["systemctl", "set-environment", "RUST_LOG=debug"])
+    return stopped_cleanly()
+
+
+class _Arrivals:
+    """What appears in a directory, as the kernel tells it."""
+
+    def __init__(self, directory: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._file = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if libc.inotify_add_watch(self._file, os.fsencode(directory), ARRIVED) < 0:
+            raise OSError(ctypes.get_errno(), "inotify")
+
+    def wait(self, name: str, seconds: float) -> None:
+        """Return when the name is there.
+
+        Raises:
+            ProbeError: it does not come.
+        """
+        limit = time.monotonic() + seconds
+        while True:
+            ready, _, _ = select.select([self._file], [], [], max(0.0, limit - time.monotonic()))
+            if not ready:
+                raise ProbeError(f"{name} did not come")
+            data = os.read(self._file, 65536)
+            while data:
+                (length,) = struct.unpack_from("12xI", data)
+                found = data[16 : 16 + length].rstrip(b"\0")
+                data = data[16 + length :]
+                if found == name.encode():
+                    return
+
+    def close(self) -> None:
+        """Stop."""
+        os.close(self._file)
+
+
+def accepts_at_once() -> str:
+    """A socket accepts as soon as its name is there, in 50 restarts."""
+    tries = 0
+    started = time.monotonic()
+    for name, path in SOCKETS.items():
+        arrivals = _Arrivals(Path(path).parent)
+        for _ in range(RESTARTS):
+            run(["systemctl", "restart", "--no-block", name])
+            arrivals.wait(Path(path).name, 200)
+            with socket.socket(socket.AF_UNIX) as peer:
+                status = peer.connect_ex(path)
+            demand(status == 0, f"{path}: {os.strerror(status)} at try {tries}")
+            tries += 1
+        arrivals.close()
+        wait_active(name, 200)
+    return f"0 of {tries} connects refused, {(time.monotonic() - started) / tries:.1f} s each"
