@@ -156,6 +156,7 @@ def deaths(base: Path, host: str) -> Iterator[dict[str, Any]]:
                 yield {
                     "kind": kind,
                     "what": f"{mode} {point} {name}",
+                    "point": point,
                     "first": first,
                     "found": found,
                     "second": second,

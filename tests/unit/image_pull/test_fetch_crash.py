@@ -73,7 +73,11 @@ async def test_no_death_of_a_fetch_leaves_half_a_file_and_the_next_one_goes_on(
 
 def _judge(death: dict[str, Any], digest: str, whole: dict[str, str], size: int) -> None:
     first, found, second, end = (death[key] for key in ("first", "found", "second", "end"))
-    assert first["status"] == -signal.SIGKILL, death
+    if first["status"] == 0:  # how many writes there are depends on how the bytes arrive
+        assert len(first["calls"]) < death["point"], death
+        assert found["there"], death
+    else:
+        assert first["status"] == -signal.SIGKILL, death
     assert found["files"] == (whole if found["there"] else {}), death
     if found["there"]:  # all that was left to do is to tell the caller
         assert "exists already" in second["said"], death
