@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from guest_simulator.images.demo import demo_layers
 from guest_simulator.images.entries import Entry, Kind
 from guest_simulator.images.image import Compression, Image, Layer, build_image
 from guest_simulator.images.layout import write_layout
+from support.agents import agent_command
 
 pytestmark = [pytest.mark.registry, pytest.mark.skopeo]
 
@@ -122,7 +122,7 @@ def image_pull(tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[
     """Run the command as a shell would."""
     options = ["--work-dir", str(tmp_path / "work"), "--quiet", "--timeout", "50"]
     return subprocess.run(
-        [sys.executable, "-m", "image_pull.main", *options, *arguments],
+        agent_command(*options, *arguments, module="image_pull.main"),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

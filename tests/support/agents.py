@@ -86,7 +86,7 @@ def agent_command(*arguments: str, module: str = "attestation_agent.main") -> li
     """The command line of the installed command, without needing it installed."""
     script = preamble() + (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {module} import main; "
-        "sys.argv[0] = 'attestation-agent'; main()"
+        "sys.argv[0] = 'attestation-agent'; sys.exit(main())"
     )
     return [sys.executable, "-I", "-c", script, *arguments]
 

@@ -10,13 +10,13 @@ import contextlib
 import json
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from guest_simulator.registry.server import Registry
+from support.agents import agent_command
 from support.trees import Row, differences, rows_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def run(*command: str | Path, seconds: float = SECONDS) -> str:
 
 def _image_pull(work: Path, *arguments: str | Path) -> None:
     options = ("--work-dir", work, "--quiet", "--timeout", "90")
-    run(sys.executable, "-m", "image_pull.main", *options, *arguments)
+    run(*agent_command(module="image_pull.main"), *options, *arguments)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from guest.protos.aa_pb2 import GetTeeTypeRequest
 from guest.protos.cdh_pb2 import GetResourceRequest
 from guest.protos.methods import GET_RESOURCE, GET_TEE_TYPE
 from guest.ttrpc.channel import TtrpcChannel
+from support.agents import agent_command
 
 SECONDS = 30.0
 
@@ -46,7 +46,7 @@ def serve(directory: Path, *options: str) -> "subprocess.Popen[bytes]":
         f'offline_files = ["{directory}/resources.json"]\n'
     )
     command = [
-        *(sys.executable, "-I", "-m", "guest", "serve", "--aa-config", f"{directory}/aa.toml"),
+        *agent_command("serve", "--aa-config", f"{directory}/aa.toml", module="guest.cli"),
         *("--cdh-config", f"{directory}/cdh.toml", "--features", "all"),
         *("--attestation-sock", f"unix://{directory}/aa.sock"),
         *("--runtime-dir", f"{directory}/run", "--metrics-dir", f"{directory}/metrics"),

@@ -1,10 +1,8 @@
 """Death by SIGKILL: the store is whole, nothing half is seen, the next pull makes good."""
 
 import asyncio
-import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +18,12 @@ from guest_simulator.registry.server import Registry
 from image_pull.component import build_puller
 from image_pull.config import ImageConfig
 from image_pull.registry.rules import RegistriesTable
+from support.death_matrix import run_matrix
 from support.pulling import Resources, insecure
 
 NAMES = ["a", "b"]
 COLLECTING = 12
 """As in the program that dies."""
-
-
-async def matrix(
-    repository: Path, place: Path, registry: Registry, way: str
-) -> list[dict[str, Any]]:
-    paths = [str(repository), str(repository / "tests"), str(repository / "simulator")]
-    module = "support.pull_crash_matrix"
-    script = f"import sys; sys.path[:0] = {paths!r}; from {module} import main; main()"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", script, str(place), registry.host),
-        f"{registry.host}/demo/app:v1",
-        f"{registry.host}/demo/other:v1",
-        way,
-        env={"PATH": os.environ["PATH"]},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, errors.decode()
-    return [json.loads(line) for line in output.splitlines()]
 
 
 @pytest.mark.slow
@@ -70,7 +43,10 @@ async def test_no_death_of_the_puller_leaves_half_a_layer_or_half_a_bundle(
         digest = registry.push_image("demo/app:v1", image)
         unused = build_image([Layer(entries=(Entry(kind=Kind.FILE, path="z", data=b"z"),))])
         registry.push_image("demo/other:v1", unused)
-        lives = await matrix(repository, place, registry, way)
+        host = registry.host
+        names = (f"{host}/demo/app:v1", f"{host}/demo/other:v1")
+        module = "support.pull_crash_matrix"
+        lives = await run_matrix(repository, module, str(place), host, *names, way)
     whole, collected, undone = (each for each in lives if each["kind"].startswith("whole"))
     deaths = [each for each in lives if not each["kind"].startswith("whole")]
     assert (whole["status"], whole["pull"], whole["bytes"]) == (0, digest, sum(sizes))

@@ -22,6 +22,7 @@ from image_pull.component import build_fetcher
 from image_pull.config import ImageConfig
 from image_pull.fetch import ArtifactFetcher
 from image_pull.registry.rules import RegistriesTable
+from support.agents import agent_command
 from support.artifacts import MIB, Blob, Unwrapper, push
 from support.pulling import Resources, insecure
 
@@ -200,7 +201,8 @@ async def test_the_command_fetches_and_goes_on_after_kill(repository: Path, tmp_
         digest = push(registry, blob)
         stall = registry.faults.add(Fault(path=blob.digest, stall_after=4 * MIB))
         argv = [
-            *(sys.executable, "-m", "image_pull.main", "fetch", "--insecure", registry.host),
+            *agent_command(module="image_pull.main"),
+            *("fetch", "--insecure", registry.host),
             *(f"{registry.host}/demo/model:v1", str(path)),
         ]
         process = await asyncio.create_subprocess_exec(*argv, cwd=repository)
@@ -248,7 +250,8 @@ async def test_the_command_asks_the_configured_key_provider(
         done = await asyncio.to_thread(
             subprocess.run,
             [
-                *(sys.executable, "-m", "image_pull.main", "fetch", *flag),
+                *agent_command(module="image_pull.main"),
+                *("fetch", *flag),
                 *("--insecure", registry.host, f"{registry.host}/demo/model:v1", str(path)),
             ],
             cwd=repository,

@@ -1,12 +1,8 @@
 """Death of a fetch by SIGKILL: nothing half is at its path, and the next one goes on."""
 
-import asyncio
 import hashlib
-import json
-import os
 import random
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +10,10 @@ import pytest
 
 from guest_simulator.registry.server import Registry
 from support.artifacts import MIB, Blob, push
+from support.death_matrix import run_matrix
 
 MOST_AGAIN = MIB + 128 * 1024
 """Bytes that are held in memory before they are written, and so come once more."""
-
-
-async def matrix(repository: Path, place: Path, host: str) -> list[dict[str, Any]]:
-    paths = [str(repository), str(repository / "tests"), str(repository / "simulator")]
-    module = "support.fetch_crash_matrix"
-    script = f"import sys; sys.path[:0] = {paths!r}; from {module} import main; main()"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", script, str(place), host),
-        env={"PATH": os.environ["PATH"]},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, errors.decode()
-    return [json.loads(line) for line in output.splitlines()]
 
 
 @pytest.mark.slow
@@ -54,7 +30,8 @@ async def test_no_death_of_a_fetch_leaves_half_a_file_and_the_next_one_goes_on(
             "file": push(registry, alone, name="demo/file"),
             "tree": push(registry, *files, name="demo/tree"),
         }
-        lives = await matrix(repository, tmp_path, registry.host)
+        module = "support.fetch_crash_matrix"
+        lives = await run_matrix(repository, module, str(tmp_path), registry.host)
     whole = {
         "file": {"": hashlib.sha256(alone.data).hexdigest()},
         "tree": {str(file.title): hashlib.sha256(file.data).hexdigest() for file in files},

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from guest_simulator.images.image import Layer, build_image
 from guest_simulator.registry.server import Registry
 from image_pull.config import CREDENTIALS_VARIABLE, ImageConfig
 from image_pull.main import Shown, config_of, parser
+from support.agents import agent_command
 
 SECONDS = 60
 
@@ -25,7 +25,7 @@ def config(*arguments: str, **environment: str) -> ImageConfig:
 
 def command(repository: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "image_pull.main", *arguments],
+        agent_command(*arguments, module="image_pull.main"),
         cwd=repository,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -105,7 +105,7 @@ async def test_a_pull_that_was_killed_does_not_stand_in_the_way_of_the_next(
         bundle, work = tmp_path / "bundle", tmp_path / "work"
         options = ("--work-dir", str(work), "--insecure", registry.host)
         reference = f"{registry.host}/demo/app:v1"
-        argv = [sys.executable, "-m", "image_pull.main", *options, reference, str(bundle)]
+        argv = agent_command(*options, reference, str(bundle), module="image_pull.main")
         process = await asyncio.create_subprocess_exec(*argv, cwd=repository)
         while not stall.hits or not list((work / "unpacked").iterdir()):
             await asyncio.sleep(0.02)

@@ -1,11 +1,8 @@
 """Death by SIGKILL at every write point: each event is measured once and logged once, or never."""
 
 import hashlib
-import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 
 from attestation_agent.eventlog.entry import Entry, read_entries
 from guest.crypto.digest import HashAlgorithm
+from support.death_matrix import run_matrix
 
 EXPECTED = [
     Entry(register=4, algorithm=HashAlgorithm.SHA384, text=b"a.example first content"),
@@ -38,19 +36,12 @@ def verify_replay(state: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.spec("attestation-agent", 33, 34)
-def test_no_death_loses_or_doubles_an_event(tmp_path: Path, repository: Path) -> None:
+async def test_no_death_loses_or_doubles_an_event(tmp_path: Path, repository: Path) -> None:
     memory = Path("/dev/shm")
     place = memory if os.access(memory, os.W_OK) else tmp_path
-    paths = [str(repository), str(repository / "tests"), str(repository / "simulator")]
-    script = f"import sys; sys.path[:0] = {paths!r}; from support.crash_matrix import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(place)],
-        env={"PATH": os.environ["PATH"]}, text=True, capture_output=True,
-        stdin=subprocess.DEVNULL, timeout=110,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    whole, *deaths = (json.loads(line) for line in done.stdout.splitlines())
+    whole, *deaths = await run_matrix(repository, "support.crash_matrix", str(place))
     assert entries_of(whole) == EXPECTED
     verify_replay(whole)
     assert {"write", "pwrite", "fdatasync", "rename", "unlink"} <= set(whole["calls"])
