@@ -3,6 +3,9 @@
 import errno
 import logging
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +20,22 @@ from image_pull.layers.jobs import Hello
 from image_pull.layers.launch import UnpackServers, log_jail, refuse_weak_root
 from image_pull.layers.pipeline import LayerPipeline
 from image_pull.layers.record import Jail
+
+HOLDER = """
+import asyncio, socket, sys
+from image_pull.layers.launch import UnpackServer
+from guest.deadline import Deadline
+
+async def hold():
+    server = UnpackServer()
+    await server.ready(Deadline.after(30))
+    with socket.socket(fileno=int(sys.argv[1])) as test:
+        socket.send_fds(test, [str(server.pid).encode()], [server._control.fileno()])
+    await asyncio.sleep(300)
+
+asyncio.run(hold())
+"""
+"""Starts a server and gives the test its own end of the control socket."""
 
 
 def test_a_jail_that_is_not_the_full_one_is_a_warning_that_says_why(
@@ -140,3 +159,20 @@ def test_the_server_imports_nothing_that_it_could_do_without() -> None:
     heavy = {"asyncio", "dataclasses", "inspect", "msgspec", "pathlib", "typing_extensions"}
     assert done.returncode == 0, done.stderr
     assert not heavy & set(done.stdout.split())
+
+
+def test_a_server_ends_with_its_puller_though_the_control_socket_stays_open() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(60)
+    command = [sys.executable, "-c", HOLDER, str(theirs.fileno())]
+    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as puller:
+        theirs.close()
+        try:
+            number, (control,), _, _ = socket.recv_fds(ours, 20, 1)
+            end = os.pidfd_open(int(number))
+            assert not select.select([end], [], [], 0)[0]
+        finally:
+            os.kill(puller.pid, signal.SIGKILL)
+        assert select.select([end], [], [], 60)[0] == [end]
+        os.close(control)
+        os.close(end)
