@@ -116,12 +116,18 @@ async def compare(
         await asyncio.to_thread(push, layout, tag, image, *options)
         opened = ("--decryption-key", key) if key else ()
         ours = await asyncio.to_thread(rows_of_pulled, image, tmp_path, *opened)
-    theirs = await asyncio.to_thread(rows_of_umoci, layout, gzip_tag, tmp_path)
-    _expect_alike(ours, theirs)
-    if not with_skopeo:
-        return ours
+    umocis = await asyncio.to_thread(rows_of_umoci, layout, gzip_tag, tmp_path)
+    await asyncio.to_thread(_expect_alike, ours, umocis)
+    if with_skopeo:
+        await asyncio.to_thread(_compare_skopeo, ours, layout, gzip_tag, tmp_path, names_root)
+    return ours
+
+
+def _compare_skopeo(
+    ours: dict[str, Row], layout: Path, gzip_tag: str, tmp_path: Path, names_root: bool
+) -> None:
     started = time.time_ns()
-    theirs = await asyncio.to_thread(rows_of_skopeo, layout, gzip_tag, tmp_path)
+    theirs = rows_of_skopeo(layout, gzip_tag, tmp_path)
     for path, row in theirs.items():
         # a directory that a layer adds to and does not name has there the time of the unpacking
         if stat.S_ISDIR(row.mode) and row.mtime >= started and path in ours:
@@ -134,7 +140,6 @@ async def compare(
     if not names_root:
         theirs["."] = ours["."]
     _expect_alike(ours, theirs)
-    return ours
 
 
 def _expect_alike(ours: dict[str, Row], theirs: dict[str, Row]) -> None:
