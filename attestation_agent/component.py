@@ -15,6 +15,7 @@ from attestation_agent.attesters.base import Attester, TeeHints
 from attestation_agent.collector import EvidenceCollector
 from attestation_agent.config import AaConfig, AttesterConfig, ChosenTee, verify_urls
 from attestation_agent.default_register import choose_register
+from attestation_agent.first_needs import first_needs
 from attestation_agent.launch import LaunchData
 from attestation_agent.rpc import AgentEdge
 from attestation_agent.tokens import TokenSetup, TokenTable
@@ -88,6 +89,7 @@ class AttestationAgent:
     Attributes:
         name: for the supervisor.
         routes: its methods, for in-process channels too.
+        first_needs: modules that the first requests import.
     """
 
     name: Final = "attestation-agent"
@@ -119,6 +121,7 @@ class AttestationAgent:
             GuestError: `start AA` and why: no attester for this guest.
         """
         verify_urls(config)
+        self.first_needs: Final = first_needs(config.token_configs)
         self._launch = launch or LaunchData()
         self._grpc = grpc
         self._instance = instance

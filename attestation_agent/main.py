@@ -35,6 +35,7 @@ from guest.rpc.server import CallObserver, Server
 from guest.supervisor import Component, main_loop
 from guest.ttrpc.server import TtrpcServer
 from guest.version import VERSION
+from guest.warmup import WarmUp
 
 TTRPC_COMMAND: Final = "attestation-agent"
 GRPC_COMMAND: Final = "grpc-aa"
@@ -65,7 +66,8 @@ def _run(program: str, *, grpc: bool) -> NoReturn:
     async def build() -> Sequence[Component]:
         metrics = Metrics()
         agent, metrics_directory = open_agent(arguments, environment, metrics, grpc=grpc)
-        return (agent, MetricsServer(metrics, program, directory=metrics_directory))
+        served = MetricsServer(metrics, program, directory=metrics_directory)
+        return (agent, served, WarmUp(agent.first_needs))
 
     main_loop(build, program=program, notify_socket=environment.get("NOTIFY_SOCKET"))
 

@@ -15,6 +15,7 @@ from cdh import credentials
 from cdh.agent import AgentClient
 from cdh.assembly import assemble
 from cdh.config import DEFAULT_GRPC_SOCKET, DEFAULT_SOCKET, CdhConfig
+from cdh.first_needs import first_needs
 from cdh.rpc import DataHubEdge
 from guest.deadline import Deadline, boot_seconds
 from guest.errors import PlatformError, first_failure
@@ -36,6 +37,7 @@ class ConfidentialDataHub:
     Attributes:
         name: for the supervisor.
         routes: its methods, for in-process channels too.
+        first_needs: modules that the first requests import.
     """
 
     name: Final = "confidential-data-hub"
@@ -67,6 +69,7 @@ class ConfidentialDataHub:
         Raises:
             ConfigError: no source of resources of that name, or a credential's path is refused.
         """
+        self.first_needs: Final = first_needs(config)
         self._config = config
         self._grpc = grpc
         self._runtime_dir = runtime_dir

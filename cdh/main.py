@@ -30,6 +30,7 @@ from guest.supervisor import Component, main_loop
 from guest.ttrpc.channel import TtrpcChannel
 from guest.ttrpc.server import TtrpcServer
 from guest.version import VERSION
+from guest.warmup import WarmUp
 from image_pull.metrics import PullMetrics
 
 TTRPC_COMMAND: Final = "confidential-data-hub"
@@ -57,7 +58,8 @@ def _run(program: str, *, grpc: bool) -> NoReturn:
     async def build() -> Sequence[Component]:
         metrics = Metrics()
         hub = open_hub(arguments, environment, metrics, grpc=grpc, started=started_at())
-        return (hub, MetricsServer(metrics, program, directory=arguments.metrics_dir))
+        served = MetricsServer(metrics, program, directory=arguments.metrics_dir)
+        return (hub, served, WarmUp(hub.first_needs))
 
     main_loop(build, program=program, notify_socket=environment.get("NOTIFY_SOCKET"))
 

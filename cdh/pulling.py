@@ -1,6 +1,6 @@
-"""The image puller inside CDH: imported and made at the first pull, then kept.
+"""The image puller inside CDH: made at the first pull, then kept; imported then or while idle.
 
-Nothing of it runs before: until the first pull the work directory may still be mounted over.
+Nothing of it touches a file before: until then the work directory may still be mounted over.
 
 Source: docs/spec/image-pull.md 1.2.
 """

@@ -245,9 +245,9 @@ class HttpClient:
             await self._session.close()
 
     async def _send(self, method: str, url: str, headers: Headers, body: bytes | None) -> Any:
-        from yarl import URL
-
         session = self._session or await self._open()
+        from yarl import URL  # aiohttp has loaded it, off the loop
+
         return await session.request(
             method,
             URL(url, encoded=True),

@@ -25,7 +25,7 @@ from image_pull.observer import LayerOutcome, PullObserver, Unobserved, code_aft
 from image_pull.ocicrypt.cipher import LayerDecryptor
 from image_pull.ocicrypt.decrypt import layer_decryptor
 from image_pull.ocicrypt.protocol import KeyUnwrapper
-from image_pull.plan import PlannedLayer
+from image_pull.plan import PlannedLayer, largest_first
 from image_pull.progress import Progress
 from image_pull.registry.client import RegistryClient
 from image_pull.registry.transport import closed_after
@@ -125,7 +125,7 @@ class LayerFetcher:
         progress: Progress | None,
         deadline: Deadline,
     ) -> list[StoredLayer]:
-        """Have all layers in the store, bottom first.
+        """Have all layers in the store; gives them bottom first, begins with the largest.
 
         Args:
             client: for the repository of the blobs.
@@ -142,14 +142,12 @@ class LayerFetcher:
             with self._watched(planned, progress):
                 async with deadline.limit("the layers of the image"):
                     async with asyncio.TaskGroup() as group:
-                        tasks = [
+                        for number in largest_first(planned):
                             group.create_task(self._have(job, number), name=f"layer {number}")
-                            for number in range(len(planned))
-                        ]
         except ExceptionGroup as error:
             failure = first_failure(error)
             raise failure from failure.__cause__
-        return [task.result() for task in tasks]
+        return [job.stored[number] for number in range(len(planned))]
 
     @contextlib.contextmanager
     def _watched(

@@ -4,6 +4,7 @@ Source: docs/spec/image-pull.md, sections 10.1 and 10.2.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guest.crypto.digest import Digest
@@ -66,3 +67,11 @@ def plan_layers(manifest: Manifest, diff_ids: tuple[Digest, ...]) -> tuple[Plann
             )
         )
     return tuple(planned)
+
+
+def largest_first(planned: Sequence[PlannedLayer]) -> list[int]:
+    """The layers' numbers in the order in which they are best begun.
+
+    A large one that is begun last is unpacked alone, and the other cores have nothing to do.
+    """
+    return sorted(range(len(planned)), key=lambda number: -planned[number].descriptor.size)

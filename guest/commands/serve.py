@@ -14,6 +14,7 @@ from guest.metrics import Metrics, MetricsServer
 from guest.process import started_at
 from guest.rpc.inprocess import InProcessChannel
 from guest.supervisor import Component, main_loop
+from guest.warmup import WarmUp
 
 PROGRAM: Final = "guest serve"
 
@@ -54,7 +55,9 @@ def serve(options: argparse.Namespace, environment: dict[str, str]) -> NoReturn:
             aa=InProcessChannel(agent.routes),
             cdh=InProcessChannel(hub.routes),
         )
-        return (agent, hub, shim, MetricsServer(metrics, "guest", directory=directory))
+        served = MetricsServer(metrics, "guest", directory=directory)
+        warm_up = WarmUp((*agent.first_needs, *hub.first_needs))
+        return (agent, hub, shim, served, warm_up)
 
     main_loop(build, program=PROGRAM, notify_socket=environment.get("NOTIFY_SOCKET"))
 

@@ -57,6 +57,7 @@ LAYERS: Final = {
     "guest.supervisor": 5,
     "guest.tool": 5,
     "guest.userdata": 5,
+    "guest.warmup": 5,
     "guest.userdata.main": ROOF,
     "guest.cli": ROOF,
     "guest.commands": ROOF,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.place import BIN, Place, connect, running
-from bench.start import pss
+from bench.start import IDLE_SECONDS, pss
 from guest.deadline import Deadline
 from guest.protos.cdh_pb2 import ImagePullRequest
 from guest.protos.methods import PULL_IMAGE
@@ -48,8 +48,11 @@ class Cost:
 
 
 @contextmanager
-def hub(place: Place) -> Iterator[int]:
-    """Fresh daemons and an empty store; the data hub's process id."""
+def hub(place: Place, *, idle: bool = True) -> Iterator[int]:
+    """Fresh daemons and an empty store; the data hub's process id.
+
+    With `idle` the block begins when the bars of memory count a daemon as idle, else at once.
+    """
     _clear(place, (*BUNDLES, "store"))
     with ExitStack() as stack:
         log = place.directory / "log"
@@ -57,6 +60,8 @@ def hub(place: Place) -> Iterator[int]:
         connect(place.aa, aa).close()
         cdh = stack.enter_context(running(place.cdh_command(), log))
         connect(place.cdh, cdh).close()
+        if idle:
+            time.sleep(IDLE_SECONDS)
         yield cdh.pid
         _clear(place, BUNDLES)
 

@@ -62,7 +62,8 @@ class Case:
         layers: as built, before encryption.
         name: of what we pull, in the registry.
         peer_name: of the same content unencrypted, in a form that umoci reads.
-        first: pulls of fresh hubs.
+        first: pulls of fresh hubs that were idle.
+        at_once: pulls of hubs that had just begun to listen.
         later: pulls of hubs that had pulled.
         peer: wall seconds of skopeo + umoci.
         memory: MiB above idle.
@@ -75,6 +76,7 @@ class Case:
     peer_name: str
     encrypted: bool
     first: list[Cost] = field(default_factory=list)
+    at_once: list[Cost] = field(default_factory=list)
     later: list[Cost] = field(default_factory=list)
     peer: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
@@ -178,13 +180,15 @@ class _Seen:
 
 
 def _measure(case: Case, place: Place, world: dict[str, str], seen: _Seen | None) -> None:
-    """One round of ours: a fresh hub, and one that has pulled."""
+    """One round of ours: a hub that is idle, one that has just started, one that has pulled."""
     host, registry = world["registry"], int(world["pid"])
     with hub(place) as pid:
         case.first.append(pull(place, f"{host}/{case.name}", BUNDLES[0], pid, registry))
         if seen is not None and have_peer():
             seen.ours = rows_of(place.directory / BUNDLES[0] / "rootfs")
-    with hub(place) as pid:
+    with hub(place, idle=False) as pid:
+        case.at_once.append(pull(place, f"{host}/{case.name}", BUNDLES[0], pid, registry))
+    with hub(place, idle=False) as pid:
         pull(place, f"{host}/{SMALL}", BUNDLES[0], pid, registry)
         case.later.append(pull(place, f"{host}/{case.name}", BUNDLES[1], pid, registry))
 
@@ -268,6 +272,7 @@ def _rows_of(case: Case, floor: Floor) -> list[Row]:
     result = [
         _against_bound(f"{case.title}: first pull", case.first, bound, bar, stages),
         _against_bound(f"{case.letter}: in a hub that has pulled", case.later, bound, bar, ""),
+        _against_bound(f"{case.letter}: as soon as the hub listens", case.at_once, bound, None, ""),
         _cpu_row(f"{case.letter}: CPU of such a pull against its stages", case.later, total),
     ]
     if case.peer:
@@ -296,7 +301,9 @@ def _rows_of(case: Case, floor: Floor) -> list[Row]:
     return result
 
 
-def _against_bound(name: str, costs: list[Cost], bound: float, bar: float, stages: str) -> Row:
+def _against_bound(
+    name: str, costs: list[Cost], bound: float, bar: float | None, stages: str
+) -> Row:
     walls = [cost.wall for cost in costs]
     ours = f"ours {_spread(walls)}"
     return Row(
