@@ -68,7 +68,6 @@ image-boot: image-debug ## boot the debug variant under emulation and show its r
 	@cd podvm-image && ../.venv/bin/python -m podvm boot
 
 image-test: image ## smoke test: boot the production image and its variant with probes, assert S1 to S20 (as root)
-	@cd podvm-image && ../.venv/bin/python -m podvm build --variant smoke
 	@cd podvm-image && ../.venv/bin/python -m podvm image-test
 
 vm-test: system ## as root: tests that need device-mapper and the like, in an emulated machine; VM_TESTS=MARKERS

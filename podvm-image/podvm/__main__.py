@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from podvm import children
 from podvm.boot import Machine, boot
 from podvm.build import VARIANTS, Options, build, relock
 from podvm.errors import ImageError
@@ -27,7 +28,8 @@ def main() -> int:
     booter.add_argument("--seconds", type=float, default=300.0, help="until it is killed")
     tester = commands.add_parser("image-test", help="boot the built images and assert S1 to S20")
     tester.add_argument(
-        "--only", help="steps, by comma: build,contents,tampered,cloud,disk,plain,production"
+        "--only",
+        help="steps, by comma: variant,build,contents,tampered,cloud,disk,plain,production",
     )
     tester.add_argument("--seconds", type=float, default=600.0, help="until a boot is killed")
     words = parser.parse_args()
@@ -66,7 +68,11 @@ def show(seconds: float) -> int:
     """Boot the debug variant, print what its report says; 1 when it did not come."""
     directory = OUTPUT / "debug"
     machine = Machine(disk=directory / "podvm.raw", serial=directory / "serial.log", memory=1536)
-    outcome = boot(machine, deadline=seconds, marks=MARKS, until=REPORT_DONE)
+    outcome = children.run_until_signal(
+        children.in_thread(
+            lambda stop: boot(machine, deadline=seconds, marks=MARKS, until=REPORT_DONE, stop=stop)
+        )
+    )
     print(machine.serial.read_text("utf-8", "replace"))
     for mark, after in outcome.seen.items():
         print(f"{after:7.1f} s  {mark}")

@@ -12,12 +12,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from podvm import children
 from podvm.errors import ImageError
 
 CODE: Final = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -33,6 +35,9 @@ PRESS_AGAIN: Final = 15.0
 
 MONITOR_SECONDS: Final = 10.0
 """Seconds that the monitor may take to answer."""
+
+ACCEPTS: Final = "00010000"
+"""Flags of a socket that listens, in the kernel's table."""
 
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
 
@@ -82,14 +87,22 @@ class Outcome:
     cpu: float
 
 
-def boot(machine: Machine, *, deadline: float, marks: Sequence[str], until: str = "") -> Outcome:
-    """Boot, watch the console, and end the machine whatever happens.
+def boot(
+    machine: Machine,
+    *,
+    deadline: float,
+    marks: Sequence[str],
+    until: str = "",
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Boot, watch the console, and end the machine whatever happens, with this process at last.
 
     Args:
         machine: what to boot.
         deadline: seconds after which it is killed.
         marks: texts whose first appearance is timed.
         until: text after which the machine is killed; nothing: when it switches itself off.
+        stop: kills it when set.
 
     Raises:
         ImageError: QEMU, OVMF or swtpm is missing, or QEMU fails.
@@ -102,7 +115,7 @@ def boot(machine: Machine, *, deadline: float, marks: Sequence[str], until: str 
         shutil.copy(VARIABLES, state / "vars.fd")
         tpm = _start_tpm(state)
         try:
-            return _watch(machine, state, deadline, marks, until)
+            return _watch(machine, state, deadline, marks, until, stop or threading.Event())
         finally:
             tpm.terminate()
             try:
@@ -117,18 +130,24 @@ def _start_tpm(state: Path) -> subprocess.Popen[bytes]:
     socket = state / "tpm.sock"
     words = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state / 'tpm'}", "--ctrl",
              f"type=unixio,path={socket}", "--flags", "startup-clear", "--terminate"]  # fmt: skip
-    try:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
-    except FileNotFoundError as error:
-        raise ImageError("swtpm is not installed") from error
+    process = children.start(words)
     limit = time.monotonic() + 20
-    while not socket.exists():
+    while not is_listening(socket):
         if process.poll() is not None or time.monotonic() > limit:
             process.kill()
             process.wait()
             raise ImageError("swtpm did not start")
         time.sleep(0.05)
     return process
+
+
+def is_listening(path: Path) -> bool:
+    """Whether a Unix socket of that path accepts; none is connected to find out.
+
+    The path alone says little: it is there before the socket listens.
+    """
+    lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+    return any(words[3] == ACCEPTS and words[-1] == str(path) for words in lines)
 
 
 def command(machine: Machine, state: Path) -> list[str]:
@@ -183,15 +202,16 @@ def _cpu_seconds(pid: int) -> float:
 
 def _start(machine: Machine, state: Path) -> subprocess.Popen[bytes]:
     machine.serial.write_bytes(b"")
-    words = command(machine, state)
-    try:
-        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    except FileNotFoundError as error:
-        raise ImageError("qemu-system-x86_64 is not installed") from error
+    return children.start(command(machine, state), stderr=subprocess.PIPE)
 
 
 def _watch(
-    machine: Machine, state: Path, deadline: float, marks: Sequence[str], until: str
+    machine: Machine,
+    state: Path,
+    deadline: float,
+    marks: Sequence[str],
+    until: str,
+    stop: threading.Event,
 ) -> Outcome:
     process = _start(machine, state)
     started = time.monotonic()
@@ -207,7 +227,7 @@ def _watch(
             for mark in marks:
                 if mark not in seen and mark in text:
                     seen[mark] = round(now, 1)
-            if not alive or (until and until in text):
+            if not alive or stop.is_set() or (until and until in text):
                 break
             if press_at == float("inf") and button and button in text:
                 press_at = now
@@ -215,7 +235,7 @@ def _watch(
                 press_at = now + PRESS_AGAIN
                 with contextlib.suppress(OSError):
                     press_power_button(state)
-            time.sleep(POLL)
+            stop.wait(POLL)
         status = process.poll()
         if status not in (None, 0):
             said = process.stderr.read().decode(errors="replace") if process.stderr else ""

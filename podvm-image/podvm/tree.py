@@ -24,7 +24,8 @@ TRIMMED: Final = (
     "usr/lib/python3*/turtledemo", "usr/lib/python3*/pydoc_data", "usr/lib/python3*/config-*",
     "usr/lib/*/*.a", "usr/lib/*/perl-base", "usr/bin/perl*", "usr/share/perl*",
     "var/cache/*", "var/lib/apt", "var/lib/dpkg", "var/lib/systemd/*", "var/log/*", "tmp/*",
-    "run/*", "usr/lib/*/engines-3", "usr/share/gcc", "usr/share/gdb",
+    "run/*", "usr/lib/*/engines-3", "usr/share/gcc", "usr/share/gdb", "etc/ssh/ssh_host_*",
+    "var/lib/ucf",
 )  # fmt: skip
 """Glob patterns that leave the tree; package state and perl included (nothing runs maintainers)."""
 

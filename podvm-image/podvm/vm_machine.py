@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
+from podvm import children
 from podvm.errors import ImageError
 
 QEMU: Final = "qemu-system-x86_64"
@@ -84,9 +85,7 @@ def run_guest(guest: Guest, *, deadline: float, console: Path, show: TextIO = sy
     require_qemu()
     guest.results.write_bytes(b"")
     started = time.monotonic()
-    process = subprocess.Popen(
-        command(guest), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = children.start(command(guest), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     late = threading.Event()
 
     def give_up() -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -64,8 +65,14 @@ def _refused(work: str, error: GuestError) -> str:
     return f"{work}: {text[-300:]}"
 
 
-def secret_refused() -> str:
-    """While the KBS does not answer, a secret fails and says why."""
+def refused_without_broker() -> str:
+    """While the KBS does not answer, a secret and an encrypted image fail and say why."""
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(work) for work in (_secret_refused, _image_refused)]
+        return "; ".join(one.result() for one in asked)
+
+
+def _secret_refused() -> str:
     try:
         call(UNSEAL_SECRET, UnsealSecretInput(secret=str(expected()["sealed"]).encode()))
     except GuestError as error:
@@ -73,8 +80,7 @@ def secret_refused() -> str:
     raise ProbeError("a secret without a KBS")
 
 
-def image_refused() -> str:
-    """While the KBS does not answer, an encrypted image fails and says why."""
+def _image_refused() -> str:
     bundle = "/run/kata-containers/early"
     Path(bundle).mkdir(parents=True)
     request = ImagePullRequest(image_url=str(expected()["image"]), bundle_path=bundle)
@@ -97,7 +103,7 @@ def broker_comes() -> str:
 
 def credentials_late() -> str:
     """CDH ends and says why while its credentials cannot be had; the next start succeeds."""
-    wait_for("CDH's first end", lambda: int(unit(HUB, "NRestarts")) >= 1, 400)
+    wait_for("CDH's first end", lambda: int(unit(HUB, "NRestarts")) >= 1, 400, poll=2.0)
     run(["journalctl", "--sync"])
     said = run(["journalctl", "-b", "-o", "cat", "--no-pager", "-u", HUB])
     lines = [line for line in said.splitlines() if "init Hub failed" in line]
@@ -156,12 +162,7 @@ def killed_under_load() -> str:
         for name in LOADED:
             before = unit(name, "MainPID")
             run(["systemctl", "kill", "--signal=KILL", name])
-
-            def back(name: str = name, before: str = before) -> bool:
-                pid = unit(name, "MainPID")
-                return pid not in ("0", before) and unit(name, "ActiveState") == "active"
-
-            times.append(f"{name} {wait_for(name, back, 200):.0f} s")
+            times.append(f"{name} {wait_active(name, 200, before):.0f} s")
             time.sleep(1)
         status, _ = fetch(path)
         demand(str(status) == wanted, f"after the kills: {status}")

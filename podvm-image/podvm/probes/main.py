@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from podvm.probes import failures, sandbox, services, storage, system, timing, userdata
+from podvm.probes import costs, failures, sandbox, services, storage, system, timing, userdata
 from podvm.probes.report import expected, probe, say
 
 Probe = tuple[str, Callable[[], str]]
@@ -22,8 +22,7 @@ SCENARIOS: Final[Mapping[str, Sequence[Probe]]] = {
         ("writable", system.nothing_persistent),
         ("S15", system.configfs),
         ("clock", system.clock),
-        ("late.secret", failures.secret_refused),
-        ("late.image", failures.image_refused),
+        ("late.refused", failures.refused_without_broker),
         ("late.comes", failures.broker_comes),
         ("S8", services.rest_answers),
         ("S8.token", services.token_accepted),
@@ -60,10 +59,12 @@ SCENARIOS: Final[Mapping[str, Sequence[Probe]]] = {
     ),
     "plain": (
         ("S19", system.services_up),
+        ("S19.answer", services.first_answer),
         ("S3", system.registers),
         ("S4", system.init_data),
         ("S8", services.rest_answers),
         ("chart", system.boot_chart),
+        ("S12.starts", costs.starts),
         ("load", failures.killed_under_load),
         ("S7", timing.accepts_at_once),
         ("S11", system.no_failed_unit),

@@ -16,7 +16,7 @@ AGENT_WRITES: Final = frozenset((
     "/run/confidential-containers", "/run/attestation-agent", "/sys/kernel/config/tsm",
     "/tmp", "/var/tmp",
 ))  # fmt: skip
-"""Where AA may write: its sockets, the TSM's paths; temporary directories are its own."""
+"""Where AA may write: its sockets, the event log, the TSM's paths; temporary ones are its own."""
 
 _TRY: Final = """
 import ctypes, json, os, socket, sys
@@ -115,8 +115,6 @@ def agent_confined() -> str:
     demand(int(found["capabilities"], 16) == 0, f"AA has {found['capabilities']}")
     demand(found["configfs"] == os.strerror(errno.ENXIO), f"configfs-tsm: {found['configfs']}")
     more = set(found["writable"].split()) - AGENT_WRITES
-    # Directories of /dev stay writable for their owner, root, whatever ReadOnlyPaths says of them.
-    more = {place for place in more if not place.startswith("/dev") and place != "/run/shm"}
     demand(not more, f"AA can write {sorted(more)}")
     running = _status("attestation-agent")
     demand(int(running["CapEff"], 16) == 0, f"the agent that runs has {running['CapEff']}")

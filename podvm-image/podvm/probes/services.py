@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,14 +18,12 @@ from guest.protos.methods import PULL_IMAGE, SECURE_MOUNT, UNSEAL_SECRET
 from guest.rpc.method import Method
 from guest.ttrpc.channel import TtrpcChannel
 from podvm.probes import names
-from podvm.probes.report import ProbeError, demand, expected, run
+from podvm.probes.report import SOCKETS, ProbeError, demand, expected, run, unit
 
-HUB: Final = "unix:///run/confidential-containers/cdh.sock"
-SOCKETS: Final = {
-    "attestation-agent": "/run/confidential-containers/attestation-agent/attestation-agent.sock",
-    "confidential-data-hub": "/run/confidential-containers/cdh.sock",
-}
 CALL_SECONDS: Final = 240.0
+ANSWER_SECONDS: Final = 60.0
+"""From REST's socket to its first answer, under emulation."""
+
 VOLUME: Final = "/dev/disk/by-id/virtio-volume"
 MAPPING: Final = "coco-smoke"
 MOUNTED: Final = "/run/cloud-volumes/smoke"
@@ -51,17 +50,34 @@ def fetch(path: str) -> tuple[int, str]:
     return int(status), str(body)
 
 
-def call(method: Method[Q, R], request: Q, seconds: float = CALL_SECONDS) -> R:
-    """One call of the hub, as kata-agent makes it."""
+def call(
+    method: Method[Q, R],
+    request: Q,
+    seconds: float = CALL_SECONDS,
+    *,
+    socket: str = SOCKETS["confidential-data-hub"],
+) -> R:
+    """One call, as kata-agent makes it."""
 
     async def work() -> R:
-        channel = TtrpcChannel(HUB)
+        channel = TtrpcChannel(f"unix://{socket}")
         try:
             return await channel.call(method, request, deadline=Deadline.after(seconds))
         finally:
             await channel.close()
 
     return asyncio.run(work())
+
+
+def first_answer() -> str:
+    """REST gives its first answer soon after its socket is there."""
+    started = int(unit("api-server-rest", "ActiveEnterTimestampMonotonic")) / 1e6
+    path = str(expected()["load_path"])
+    status, body = fetch(path)
+    took = time.monotonic() - started
+    demand(status == expected()["load_status"], f"{path}: {status} {body[:200]}")
+    demand(took <= ANSWER_SECONDS, f"the first answer came after {took:.1f} s")
+    return f"{took:.1f} s after its socket"
 
 
 def rest_answers() -> str:

@@ -23,13 +23,17 @@ CHECKS: Final[Mapping[int, Sequence[str]]] = {
     35: ("cloud.S3", "plain.S3", "production.evidence"),
     36: ("contents.phases", "cloud.S3"),
     37: ("cloud.S11", "cloud.S11.end", "disk.S11", "plain.S11", "cloud.verify"),
+    40: ("build.S18", "build.extension"),
     41: ("contents.bytecode", "cloud.S12"),
     42: ("contents.absent", "cloud.S1", "cloud.writable"),
     43: ("contents.wheels", "contents.times"),
     44: ("cloud.S14.agent",),
+    45: ("cloud.S14.agent",),
     46: ("cloud.S14.rest",),
+    47: ("plain.S19.answer",),
     48: ("cloud.memory",),
     49: ("cloud.S20", "cloud.S8.debug", "cloud.S9.debug"),
+    50: ("contents.debug",),
 }
 """Number to results by `boot.identifier`; all of them must be good."""
 

@@ -4,9 +4,11 @@ Source: docs/spec/podvm-image.md 14 and 19.
 """
 
 import hashlib
+import io
 import os
 import re
 import stat
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ import zstandard
 from podvm import gpt, pe
 from podvm.build import EPOCH, PYTHON_MINOR
 from podvm.errors import ImageError
+from podvm.packages import Lock
 from podvm.places import IMAGE, PROJECT, cache
 from podvm.python_tree import PREFIX
 from podvm.run import run
@@ -40,6 +43,13 @@ STRIPPED: Final = re.compile(
 HASH_BASED: Final = 1
 """Flags of byte code that names its source by hash and never looks at it."""
 
+DERIVED: Final = re.compile(
+    r"etc/alternatives/[^/]+|etc/ld\.so\.cache|etc/hosts\.(allow|deny)|etc/ssh/sshd_config"
+    r"|etc/(passwd|group|shadow|gshadow)|var/lib/wtmpdb(/wtmp\.db)?"
+)
+"""What the maintainers' scripts of debug's packages make or add to."""
+
+ACCOUNTS: Final = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow")
 PHASES: Final = "pcrphase"
 MAX_INITRD: Final = 256 << 20
 """Bytes of the unpacked initrd."""
@@ -77,6 +87,9 @@ def inspect(builds: Path, work: Path) -> Results:
         "times": lambda: times(root),
         "smoke": lambda: overlay(root, smoke, IMAGE / "tree-smoke"),
     }
+    if is_of_same_wheels(builds / "debug/manifest.json", manifest):
+        debug = unpack(builds / "debug/podvm.raw", work / "contents-debug")
+        looks = {**looks, "debug": lambda: debug_overlay(root, debug)}
     found: Results = {}
     for name, look in looks.items():
         try:
@@ -230,24 +243,70 @@ def times(root: Path) -> str:
     return f"{count} files not newer than {EPOCH}"
 
 
-def overlay(root: Path, other: Path, declared: Path) -> str:
+def is_of_same_wheels(path: Path, manifest: bytes) -> bool:
+    """Whether there is a build with this manifest, of the same sources."""
+    if not path.exists():
+        return False
+    one, other = (msgspec.json.decode(m, type=_Manifest) for m in (path.read_bytes(), manifest))
+    return one.wheels == other.wheels
+
+
+def overlay(root: Path, other: Path, declared: Path, packaged: frozenset[str] = frozenset()) -> str:
     """Two images differ by an overlay and by the links that its presets make, in nothing else.
+
+    Args:
+        root: one image.
+        other: the other one.
+        declared: the overlay.
+        packaged: paths of packages that the other one has on top.
 
     Raises:
         ImageError: they differ by more.
     """
     one, two = listing(root), listing(other)
     differing = {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
-    names = {path.relative_to(declared).as_posix() for path in declared.rglob("*")}
+    names = {path.relative_to(declared).as_posix() for path in declared.rglob("*")} | packaged
     units = {Path(name).name for name in names}
-    links = re.compile(r"etc/systemd/system/[^/]+\.(wants|requires)/([^/]+)$")
+    links = re.compile(r"etc/systemd/(?:system|user)/[^/]+\.(?:wants|requires)(?:/([^/]+))?$")
     more = [
         name for name in sorted(differing - names)
-        if not ((match := links.search(name)) and match[2] in units)
+        if not ((match := links.search(name)) and match[1] in {*units, None})
+        and not (packaged and _is_derived(name, root, other))
     ]  # fmt: skip
     if more:
         raise ImageError(f"differ too: {', '.join(more[:10])}")
     return f"{len(differing)} paths differ, all declared by {declared.name}"
+
+
+def debug_overlay(root: Path, debug: Path) -> str:
+    """The variant debug differs from production by its overlay and the packages of its set.
+
+    Raises:
+        ImageError: it differs by more, or a package is not in the cache.
+    """
+    lock = Lock.decode((IMAGE / "packages.lock.json").read_text("utf-8"))
+    ours = {package.file for package in lock.sets["image"]}
+    added = [package.file for package in lock.sets["debug"] if package.file not in ours]
+    packaged = frozenset().union(*(_files_of(cache() / "debs" / name) for name in added))
+    said = overlay(root, debug, IMAGE / "tree-debug", packaged)
+    return f"{said} and {len(added)} packages"
+
+
+def _files_of(package: Path) -> set[str]:
+    """Paths in a package, below /usr for what was elsewhere before."""
+    with tarfile.open(fileobj=io.BytesIO(run(["dpkg-deb", "--fsys-tarfile", package]))) as archive:
+        names = {name.removeprefix("./") for name in archive.getnames()}
+    return names | {f"usr/{name}" for name in names if name.startswith(("bin/", "sbin/", "lib"))}
+
+
+def _is_derived(name: str, root: Path, other: Path) -> bool:
+    """Whether a maintainer's script makes a path; accounts may only be added."""
+    if name in ACCOUNTS:
+        before, after = ((place / name).read_text().splitlines() for place in (root, other))
+        return set(before) <= set(after)
+    path = other / name
+    linked = path.is_symlink() and os.readlink(path).startswith("/etc/alternatives/")
+    return linked or DERIVED.fullmatch(name) is not None
 
 
 def listing(root: Path) -> dict[str, tuple[int, str]]:

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from podvm import vm_module
+from podvm import children, vm_module
 from podvm.build import Options, build
 from podvm.errors import ImageError
 from podvm.packages import Lock
 from podvm.places import IMAGE, OUTPUT, PROJECT, cache
 from podvm.smoke.boots import BOOTS
+from podvm.smoke.builds import built_again
 from podvm.smoke.checks import CHECKS, record
 from podvm.smoke.contents import inspect
 from podvm.smoke.rows import ROWS
@@ -23,10 +24,17 @@ from podvm.smoke.site import Results, Site
 from podvm.smoke.table import Result, render
 from podvm.smoke.world import world
 
+VARIANT: Final = "variant"
 BUILD: Final = "build"
 CONTENTS: Final = "contents"
-LANES: Final = (("cloud", "disk", "tampered"), (BUILD, CONTENTS, "plain", "production"))
+LANES: Final = (
+    ("tampered", "cloud", "disk"),
+    (VARIANT, BUILD, CONTENTS, "plain", "production"),
+)
 """What is done side by side; in each lane one after the other."""
+
+OF_PRODUCTION: Final = ("tampered", VARIANT)
+"""What does not wait until the variant with probes is built."""
 
 STEPS: Final = tuple(step for lane in LANES for step in lane)
 OF_BOOT: Final = {"hash": "tampered", "data": "tampered"}
@@ -49,11 +57,11 @@ def image_test(steps: Collection[str], *, seconds: float) -> int:
     Raises:
         ImageError: an image is not built, or a program is missing.
     """
-    for variant in ("production", "smoke"):
+    for variant in ("production", *(("smoke",) if VARIANT not in steps else ())):
         if not (OUTPUT / variant / "sha256sums").exists():
             raise ImageError(f"the variant {variant} is not built")
     started = time.monotonic()
-    results, repeated = asyncio.run(_lanes(steps, seconds, tsm_module()))
+    results, repeated = children.run_until_signal(_lanes(steps, seconds, tsm_module()))
     absent = [name for name in STEPS if name not in steps]
     skipped = [*absent, *(name for name, step in OF_BOOT.items() if step in absent)]
     lines, good = render(ROWS, results, skipped)
@@ -94,6 +102,9 @@ async def _lanes(
     logs.mkdir(parents=True, exist_ok=True)
     results: Results = {}
     repeated: dict[str, str] = {}
+    built = asyncio.Event()
+    if VARIANT not in steps:
+        built.set()
     with tempfile.TemporaryDirectory(prefix="podvm-smoke-") as place:
         async with asyncio.TaskGroup() as tasks:
             for number, lane in enumerate(LANES):
@@ -109,21 +120,28 @@ async def _lanes(
                     module=module,
                     repeated=repeated,
                 )
-                one = _lane(names, around, results)
+                one = _lane(names, around, results, built)
                 tasks.create_task(one, name=f"lane {number}")
     return results, repeated
 
 
-async def _lane(names: Sequence[str], make: Callable[..., Site], results: Results) -> None:
+async def _lane(
+    names: Sequence[str], make: Callable[..., Site], results: Results, built: asyncio.Event
+) -> None:
     """One lane, in a world of its own."""
     async with world() as around:
         site = make(world=around)
         for name in names:
+            if name not in OF_PRODUCTION:
+                await built.wait()
             started = time.monotonic()
             try:
                 results |= await _step(name, site)
             except ImageError as error:
                 results[f"{name}.boot"] = Result(good=False, detail=str(error))
+                print(f"         {name}: {error}", file=sys.stderr, flush=True)
+            if name == VARIANT:
+                built.set()
             print(f"{time.monotonic() - started:7.1f} s  {name}", file=sys.stderr, flush=True)
         for name, outcome in site.outcomes.items():
             seen = ", ".join(f"{mark} {after}" for mark, after in outcome.seen.items())
@@ -135,22 +153,11 @@ async def _lane(names: Sequence[str], make: Callable[..., Site], results: Result
 
 
 async def _step(name: str, site: Site) -> Results:
+    if name == VARIANT:
+        await asyncio.to_thread(build, Options(variant="smoke", output=OUTPUT))
+        return {}
     if name == BUILD:
-        return {"build.S18": await asyncio.to_thread(build_again)}
+        return await asyncio.to_thread(built_again)
     if name == CONTENTS:
         return await asyncio.to_thread(inspect, site.builds, site.work)
     return await BOOTS[name](site)
-
-
-def build_again() -> Result:
-    """Build the production variant once more, elsewhere, and compare every output."""
-    with tempfile.TemporaryDirectory(prefix="podvm-again-") as place:
-        again = build(Options(variant="production", output=Path(place)))
-        differing = compare(OUTPUT / "production", again)
-    return Result(good=not differing, detail=f"differ: {differing}" if differing else "identical")
-
-
-def compare(one: Path, other: Path) -> list[str]:
-    """Names of outputs that differ, by their recorded digests."""
-    lines = [set((place / "sha256sums").read_text().splitlines()) for place in (one, other)]
-    return sorted({line.split()[1] for line in lines[0] ^ lines[1]})

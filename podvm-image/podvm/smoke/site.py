@@ -3,13 +3,13 @@
 Source: docs/spec/podvm-emulation.md, "Boot".
 """
 
-import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from podvm import children
 from podvm.boot import Machine, Outcome, boot, plain
 from podvm.places import IMAGE
 from podvm.smoke.table import Result
@@ -79,8 +79,10 @@ class Site:
         for last in (False, True):
             if prepare is not None:
                 prepare()
-            outcome = await asyncio.to_thread(
-                boot, machine, deadline=self.seconds, marks=MARKS, until=until
+            outcome = await children.in_thread(
+                lambda stop: boot(
+                    machine, deadline=self.seconds, marks=MARKS, until=until, stop=stop
+                )
             )
             console = plain(machine.serial.read_text("utf-8", "replace"))
             why = emulator_fault(console)

@@ -1,6 +1,8 @@
 """What the smoke test proves of the checklist, and when it boots once more."""
 
 import asyncio
+import json
+import shutil
 import socket
 import struct
 from pathlib import Path
@@ -9,6 +11,9 @@ import pytest
 
 from podvm.errors import ImageError
 from podvm.probes.names import answer
+from podvm.smoke import contents
+from podvm.smoke.boots import programs
+from podvm.smoke.builds import differing, extension_built
 from podvm.smoke.checks import CHECKS, record
 from podvm.smoke.contents import overlay
 from podvm.smoke.gate import gate
@@ -101,3 +106,78 @@ def test_images_that_differ_by_more_than_the_overlay_are_told(tmp_path: Path) ->
     (base / "two/usr/lib/else").write_text("y")
     with pytest.raises(ImageError, match="usr/lib/else"):
         overlay(base / "one", base / "two", base / "declared")
+
+
+def test_what_packages_bring_on_top_is_declared_and_what_they_change_is_not(
+    tmp_path: Path,
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "etc/alternatives").mkdir(parents=True)
+        (tmp_path / name / "usr/bin").mkdir(parents=True)
+        (tmp_path / name / "etc/passwd").write_text("root:x:0:0\n")
+        (tmp_path / name / "usr/bin/sh").write_text("sh")
+    (tmp_path / "declared").mkdir()
+    two = tmp_path / "two"
+    (two / "usr/bin/vim").write_text("vim")
+    (two / "usr/bin/vi").symlink_to("/etc/alternatives/vi")
+    (two / "etc/alternatives/vi").symlink_to("/usr/bin/vim")
+    (two / "etc/passwd").write_text("root:x:0:0\nsshd:x:1:1\n")
+
+    def compared() -> str:
+        packaged = frozenset({"usr/bin/vim"})
+        return overlay(tmp_path / "one", two, tmp_path / "declared", packaged)
+
+    assert compared().startswith("4 paths differ")
+    (two / "etc/passwd").write_text("root::0:0\nsshd:x:1:1\n")
+    with pytest.raises(ImageError, match="etc/passwd"):
+        compared()
+    (two / "etc/passwd").write_text("root:x:0:0\n")
+    (two / "usr/bin/sh").write_text("other")
+    with pytest.raises(ImageError, match="usr/bin/sh"):
+        compared()
+
+
+def test_a_variant_of_other_wheels_is_not_compared(tmp_path: Path) -> None:
+    def manifest(sha256: str) -> bytes:
+        return json.dumps({"wheels": [{"file": "guest.whl", "sha256": sha256}]}).encode()
+
+    path = tmp_path / "manifest.json"
+    assert not contents.is_of_same_wheels(path, manifest("a"))
+    path.write_bytes(manifest("a"))
+    assert contents.is_of_same_wheels(path, manifest("a"))
+    assert not contents.is_of_same_wheels(path, manifest("b"))
+
+
+def test_the_programs_that_may_be_there_are_ours_and_those_that_the_manifest_names(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text('{"programs": []}')
+    ours = programs(tmp_path)
+    assert {"attestation-agent", "confidential-data-hub", "setup-nat-for-imds.sh"} <= set(ours)
+    others = [
+        {"name": "kata-agent", "sha256": "aa", "source": "directory"},
+        {"name": "pause", "sha256": "bb", "source": "directory"},
+    ]
+    path.write_text(json.dumps({"programs": others}))
+    assert programs(tmp_path) == {**ours, "kata-agent": "aa"}
+
+
+def test_outputs_that_differ_or_are_missing_are_named(tmp_path: Path) -> None:
+    for name, text in {"one": "aa  a\nbb  b\n", "two": "aa  a\ncc  b\ndd  c\n"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sha256sums").write_text(text)
+
+    assert differing(tmp_path / "one", tmp_path / "two") == ["b", "c"]
+    assert differing(tmp_path / "one", tmp_path / "one") == []
+
+
+@pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no mkfs.erofs (erofs-utils)")
+def test_an_extension_of_our_files_is_the_same_at_another_time_and_place(tmp_path: Path) -> None:
+    one = extension_built(tmp_path / "one")
+    other = extension_built(tmp_path / "other/place", epoch=1)
+
+    names = sorted(path.name for path in one.iterdir())
+    assert names == ["kata-containers-coco-extension.img", "root_hash_coco-extension.txt"]
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes()

@@ -27,14 +27,6 @@ def test_a_result_that_did_not_come_is_a_failure() -> None:
     assert judge(ROW, {"a.S1": GOOD, "b.S1": GOOD})[0] is Status.PASSED
 
 
-def test_what_nobody_asserts_is_never_counted_as_passed() -> None:
-    unwritten = Assertion(number="S9", what="it holds", missing="all of it")
-    partly = Assertion(number="S9", what="it holds", needs=("a.S1",), missing="the rest")
-
-    assert judge(unwritten, {})[0] is Status.UNWRITTEN
-    assert judge(partly, {"a.S1": GOOD}) == (Status.PARTLY, "not asserted: the rest")
-
-
 def test_a_boot_that_nobody_asked_for_is_named_but_hides_no_failure() -> None:
     assert judge(ROW, {"a.S1": GOOD}, {"b"}) == (Status.NOT_RUN, "b.S1")
     assert judge(ROW, {"a.S1": BAD}, {"b"})[0] is Status.FAILED
@@ -51,3 +43,4 @@ def test_a_result_that_no_row_needs_must_be_good_too() -> None:
 
 def test_the_rows_are_those_of_the_specification() -> None:
     assert [row.number for row in ROWS] == [f"S{number}" for number in range(1, 21)]
+    assert all(row.needs for row in ROWS)
