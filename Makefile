@@ -54,8 +54,8 @@ locks: setup ## recompile requirements/py3*.txt, each under its own Python
 image: system ## the pod VM image: podvm-image/build/production (as root); BINARIES=DIR: kata-agent and the like
 	@cd podvm-image && ../.venv/bin/python -m podvm build $(if $(BINARIES),--binaries "$(abspath $(BINARIES))")
 
-image-debug: system ## the same with a console, for looking inside
-	@cd podvm-image && ../.venv/bin/python -m podvm build --variant debug
+image-debug: system ## the same with a console and ssh, for looking inside; AUTHORIZED_KEYS=FILE: who may log in
+	@cd podvm-image && ../.venv/bin/python -m podvm build --variant debug $(if $(AUTHORIZED_KEYS),--authorized-keys "$(abspath $(AUTHORIZED_KEYS))")
 
 image-reproducible: setup ## as root: the image built twice, apart in everything but the commit, and compared
 	@cd podvm-image && ../.venv/bin/python -m podvm.reproducible

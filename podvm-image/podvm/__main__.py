@@ -23,6 +23,9 @@ def main() -> int:
     builder.add_argument("--variant", choices=VARIANTS, default="production")
     builder.add_argument("--output", type=Path, default=OUTPUT)
     builder.add_argument("--binaries", type=Path, help="directory with kata-agent and the like")
+    builder.add_argument(
+        "--authorized-keys", type=Path, metavar="FILE", help="who may log in by ssh (debug only)"
+    )
     commands.add_parser("lock", help="resolve packages.toml anew")
     booter = commands.add_parser("boot", help="boot the debug variant and show its report")
     booter.add_argument("--seconds", type=float, default=300.0, help="until it is killed")
@@ -41,9 +44,13 @@ def main() -> int:
         elif words.command == "image-test":
             return test(words.only, words.seconds)
         else:
-            print(build(Options(
-                variant=words.variant, output=words.output, binaries=words.binaries
-            )))  # fmt: skip
+            options = Options(
+                variant=words.variant,
+                output=words.output,
+                binaries=words.binaries,
+                authorized_keys=words.authorized_keys,
+            )
+            print(build(options))
     except ImageError as error:
         print(f"podvm: {error}", file=sys.stderr)
         return 1

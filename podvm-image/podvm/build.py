@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from podvm import archive, binaries, disk, gpt, initrd, python_tree, requirements, tpm_wheel, tree
+from podvm.errors import ImageError
 from podvm.manifest import Contents, Program, Wheel, manifest, spdx
 from podvm.measurements import predict
 from podvm.packages import Lock, Wanted
@@ -34,19 +35,26 @@ class Options:
         variant: one of `VARIANTS`.
         output: directory of the results.
         binaries: directory with kata-agent, agent-protocol-forwarder, pause_bundle, or None.
+        authorized_keys: file of the keys with which root may come in by ssh; for `debug` only.
     """
 
     variant: str
     output: Path
     binaries: Path | None = None
+    authorized_keys: Path | None = None
 
 
 def build(options: Options) -> Path:
     """Build a variant; give the directory of its results.
 
     Raises:
-        ImageError: any step failed.
+        ImageError: any step failed; keys are missing, or given to a variant without ssh.
     """
+    if options.authorized_keys is not None:
+        if options.variant != "debug":
+            raise ImageError(f"the variant {options.variant} has no ssh, hence no authorized keys")
+        if not options.authorized_keys.is_file():
+            raise ImageError(f"{options.authorized_keys} is missing")
     os.umask(0o022)
     lock = Lock.decode((IMAGE / "packages.lock.json").read_text("utf-8"))
     tools = step("tools tree", lambda: cached_tree(lock, "tools"))
@@ -168,6 +176,9 @@ def furnish(root: Path, unpacked: Path, options: Options) -> str:
         overlays.append(f"tree-{options.variant}")
     for name in overlays:
         tree.overlay(IMAGE / name, root)
+    if options.authorized_keys is not None:
+        (root / "root/.ssh").mkdir(exist_ok=True)
+        shutil.copy(options.authorized_keys, root / "root/.ssh/authorized_keys")
     tree.settle(root)
     return modules.name
 

@@ -45,9 +45,9 @@ HASH_BASED: Final = 1
 
 DERIVED: Final = re.compile(
     r"etc/alternatives/[^/]+|etc/ld\.so\.cache|etc/hosts\.(allow|deny)|etc/ssh/sshd_config"
-    r"|etc/(passwd|group|shadow|gshadow)|var/lib/wtmpdb(/wtmp\.db)?"
+    r"|etc/(passwd|group|shadow|gshadow)|var/lib/wtmpdb(/wtmp\.db)?|root/\.ssh(/authorized_keys)?"
 )
-"""What the maintainers' scripts of debug's packages make or add to."""
+"""What the maintainers' scripts of debug's packages make or add to, and the builder's ssh keys."""
 
 ACCOUNTS: Final = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow")
 PHASES: Final = "pcrphase"
