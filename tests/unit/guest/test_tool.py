@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,14 @@ def test_an_unusable_filter_is_a_failure_of_one_line() -> None:
     assert err.startswith("tool: RUST_LOG is present but invalid")
 
 
+def wait_until_asleep(pid: int) -> None:
+    """Wait until it waits in the kernel: a signal just before `read` would not end the call."""
+    limit = time.monotonic() + 60
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     ("work", "word", "number"),
     [
@@ -98,15 +107,16 @@ def test_an_unusable_filter_is_a_failure_of_one_line() -> None:
     ],
 )
 def test_a_signal_ends_a_wait_with_one_line(work: str, word: str, number: int) -> None:
-    process = start(work)
-    try:
-        assert process.stderr is not None
-        assert process.stderr.readline() == f"{word}\n"
-        process.send_signal(number)
-        process.wait(timeout=60)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    with start(work) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == f"{word}\n"
+            wait_until_asleep(process.pid)
+            process.send_signal(number)
+            process.wait(timeout=60)
+            err = process.stderr.read()
+        finally:
+            process.kill()
     assert (process.returncode, err) == (1, "tool: interrupted\n")
 
 
