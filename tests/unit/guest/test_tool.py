@@ -15,7 +15,8 @@ from guest.tool import explain
 ROOT = Path(__file__).resolve().parents[3]
 
 SCRIPT = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
 sys.path.insert(0, {root!r})
 from guest.errors import InvalidInputError, PeerError
 from guest.tool import finish
