@@ -17,14 +17,17 @@ from guest.protos.methods import GET_RESOURCE, GET_TEE_TYPE
 from podvm.probes.report import SOCKETS, cpu_seconds, demand, listens, run, wait_active, wait_for
 from podvm.probes.services import call, fetch
 
+IMPORTS: Final = 20.0
+"""Times the processor time of `python3 -I -c pass`: the budget of imports. Measured are 8 to 13."""
+
 LISTENS: Final = 15.0
-"""Times the processor time of `python3 -I -c pass`: imports, and a start up to its socket."""
+"""The same, of a start up to its socket."""
 
 ANSWERS: Final = 40.0
 """The same, up to a first answer."""
 
-ROUNDS: Final = 3
-"""Runs of which the least counts."""
+ROUNDS: Final = 5
+"""Runs of either program, in turn, of which the least counts."""
 
 PYTHON: Final = "/opt/coco/bin/python3"
 
@@ -51,9 +54,10 @@ SERVICES: Final[dict[str, tuple[str, Callable[[], None]]]] = {
 """By unit: its main module, and a first question."""
 
 
-def python_seconds(work: str) -> float:
-    """Processor seconds of a Python program; the least of some runs."""
-    return min(_python_seconds(work) for _ in range(ROUNDS))
+def compare(work: str) -> tuple[float, float]:
+    """Processor seconds of the empty Python program, and of another one."""
+    runs = [(_python_seconds("pass"), _python_seconds(work)) for _ in range(ROUNDS)]
+    return min(base for base, _ in runs), min(other for _, other in runs)
 
 
 def _python_seconds(work: str) -> float:
@@ -71,9 +75,9 @@ def starts() -> str:
     """
     parts = []
     for name, (module, ask) in SERVICES.items():
-        base = python_seconds("pass")
-        imports = python_seconds(f"import {module}") / base
-        demand(imports <= LISTENS, f"imports of {module}: {imports:.1f}x of {base:.2f} s")
+        base, importing = compare(f"import {module}")
+        imports = importing / base
+        demand(imports <= IMPORTS, f"imports of {module}: {imports:.1f}x of {base:.2f} s")
         listening, answered = _start(name, ask)
         times = f"{imports:.1f}x {listening / base:.1f}x {answered / base:.1f}x of {base:.2f} s"
         parts.append(f"{name} {times}")
