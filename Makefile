@@ -36,6 +36,7 @@ conformance: setup ## the daemons as a black box; FIXTURES=DIR: vendors' real do
 	@$(PYTHON_TOOL) tools.run_tests $(if $(FIXTURES),--documents "$(FIXTURES)") tests/conformance tests/documents
 
 interop: system ## the tests against third-party programs alone
+	@$(PYTHON_TOOL) tools.ttrpc_peers
 	@$(PYTHON_TOOL) tools.run_tests tests/interop
 
 fuzz: setup ## every fuzz target for FUZZ_SECONDS each (60)

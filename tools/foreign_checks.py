@@ -14,7 +14,7 @@ NEEDS: Final[Mapping[str, Mapping[int, str]]] = {
         45: "Trustee (kbs with its built-in attestation service)",
     },
     "ttrpc": {
-        35: "the Rust ttrpc 0.9.0 and Go ttrpc 1.2 client and server",
+        35: "the Rust ttrpc 0.9.0 and Go ttrpc 1.2 client and server (make interop builds them)",
     },
 }
 """Page to numbers to what they need."""

@@ -25,6 +25,13 @@ LONGEST_BACK_OFF: Final = 1.0
 CLOSE_SECONDS: Final = 1.0
 """Seconds that the last answers have to leave when the server stops."""
 
+LAST_ANSWER_SECONDS: Final = 0.1
+"""Seconds between the last answer and the close of a connection.
+
+Compat: a Rust 0.9.0 client handles an answer in a task of its own and fails all its calls at the
+end of the stream: an answer that the end follows at once may be lost.
+"""
+
 log = logging.getLogger(__name__)
 
 
@@ -116,9 +123,12 @@ class TtrpcServer:
             await asyncio.wait([self._accepting])
             self._accepting = None
         self._listener.close()
+        is_busy = any(session.is_busy for session in self._sessions)
         for session in tuple(self._sessions):
             session.drain()
         await self._calls.finish(grace, grace)
+        if is_busy and self._sessions:
+            await asyncio.sleep(LAST_ANSWER_SECONDS)
         await self._close_sessions()
         await self._calls.close()
 

@@ -97,6 +97,11 @@ class Session(asyncio.BufferedProtocol):
         self._stall_size = 0
         self.peer = "unknown"
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls are under way."""
+        return bool(self._active)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read."""
         self._transport = cast("asyncio.Transport", transport)

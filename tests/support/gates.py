@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 from support import debian_trees
+from tools import ttrpc_peers
 
 PROBE_SECONDS: Final = 20.0
 """Seconds one probe may take."""
@@ -119,6 +120,7 @@ PROBES: Final[dict[str, Callable[[], str | None]]] = {
     "bsdtar": _program("bsdtar", "libarchive-tools"),
     "go": _program("go", "golang"),
     "openssl": _program("openssl", "openssl"),
+    "ttrpc_peers": ttrpc_peers.why_not,
     "fuse": _fuse,
     "dm": _device_mapper,
     "tsm": _tsm,

@@ -30,6 +30,8 @@ from support.ttrpc_wire import Frame, request
 class World:
     """The handlers and what they saw."""
 
+    server: TtrpcServer
+
     def __init__(self, directory: Path) -> None:
         self.path = f"{directory}/s.sock"
         self.contexts: list[CallContext] = []
@@ -97,6 +99,7 @@ async def served(
 ) -> AsyncIterator[World]:
     world = World(directory)
     server = TtrpcServer(world.routes, f"unix://{world.path}", limits=limits)
+    world.server = server
     await server.bind()
     await server.publish()
     try:
