@@ -16,6 +16,7 @@ from attestation_agent.calls import add_timeout, deadline_of
 from attestation_agent.collector import EvidenceCollector
 from guest.deadline import Deadline
 from guest.errors import InvalidInputError
+from guest.prepared import prepared
 from guest.tee import Tee
 
 PROGRAM: Final = "evidence_getter"
@@ -103,7 +104,7 @@ async def run(data: bytes, hints: TeeHints, deadline: Deadline) -> str:
     lines = [f"{NAMES[tee]}:{primary.decode()}"]
     devices = await collector.additional_evidence(data, deadline)
     if devices:
-        parts = msgspec.json.decode(devices, type=dict[Tee, msgspec.Raw])
+        parts = msgspec.json.decode(devices, type=prepared(dict[Tee, msgspec.Raw]))
         lines += [f"{NAMES[device]}:{bytes(text).decode()}" for device, text in parts.items()]
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ import msgspec
 
 from guest.config_tree import Reading, field_kinds
 from guest.errors import ConfigError, DecodeError
+from guest.prepared import prepared
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def decode_config(content: bytes, name: str | Path, kind: type[T], *, strict: bo
         if reading.missing:
             raise ConfigError(f'{name}: missing configuration field "{reading.missing[0]}"')
         _report_unknown(reading.unknown, str(name), strict=strict)
-        return msgspec.convert(coerced, kind, dec_hook=_decode_leaf)
+        return msgspec.convert(coerced, prepared(kind), dec_hook=_decode_leaf)
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply") from None
     except msgspec.ValidationError as error:
@@ -87,7 +88,7 @@ def decode_config(content: bytes, name: str | Path, kind: type[T], *, strict: bo
 
 def default_config(kind: type[T]) -> T:
     """What an empty file would give."""
-    return msgspec.convert({}, kind)
+    return msgspec.convert({}, prepared(kind))
 
 
 def read_kernel_command_line(path: str | Path = "/proc/cmdline") -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import msgspec
 
 from guest.errors import DecodeError
+from guest.prepared import prepared
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Default limit on a document, in bytes."""
@@ -62,7 +63,7 @@ def decode(
     """
     check(data, max_depth=max_depth, max_bytes=max_bytes)
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=prepared(kind))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"JSON document does not fit: {error}") from error
 

@@ -4,6 +4,7 @@ Source: CONTRIBUTING.md 8 "Processes"; docs/spec/attestation-agent.md 1.1, 1.6 a
 """
 
 import asyncio
+import faulthandler
 import importlib.util
 import logging
 import os
@@ -22,6 +23,9 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 STOP_GRACE: Final = 10.0
 """Seconds that all components together may take to stop; each has 5 s for calls under way."""
+
+STANDARD_ERROR: Final = 2
+"""Its descriptor."""
 
 
 class Component(Protocol):
@@ -54,7 +58,8 @@ def main_loop(
     """What a root ends in: build the components, run them, leave by `os._exit`.
 
     The first of SIGTERM, SIGINT and SIGHUP stops, with exit status 0; a second one ends the
-    process at once. A start that fails says why in one line on standard error, status 1.
+    process at once. A start that fails says why in one line on standard error, status 1. A fault
+    such as SIGSEGV writes there in which functions the threads were, and nothing of their values.
 
     Args:
         build: reads the configuration and constructs the components, in the order of start.
@@ -65,6 +70,7 @@ def main_loop(
     status = 1
     try:
         harden()
+        faulthandler.enable(STANDARD_ERROR)
         with asyncio.Runner(loop_factory=_loop_factory(fast_loop)) as runner:
             status = runner.run(_run(build, program, notify_socket))
             _leave(status)

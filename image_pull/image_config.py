@@ -9,6 +9,7 @@ import msgspec
 
 from guest.crypto.digest import Digest
 from guest.errors import DecodeError
+from guest.prepared import prepared
 from image_pull.manifest import Manifest, parse_digest, parse_object
 
 
@@ -84,7 +85,7 @@ def parse_image_config(body: bytes) -> ImageDocument:
     """
     document = parse_object(body, "image configuration")
     try:
-        return msgspec.convert(document, ImageDocument)
+        return msgspec.convert(document, prepared(ImageDocument))
     except msgspec.ValidationError as error:
         raise DecodeError(f"image configuration is malformed: {error}") from error
 

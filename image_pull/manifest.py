@@ -13,6 +13,7 @@ import msgspec
 from guest.crypto.digest import Digest, HashAlgorithm
 from guest.errors import DecodeError
 from guest.jsonio import check
+from guest.prepared import prepared
 
 MAX_DOCUMENT: Final = 4 * 1024 * 1024
 """Most bytes of a manifest, an index or an image configuration."""
@@ -189,7 +190,7 @@ def _index(document: Mapping[str, Any]) -> Index:
 
 def _convert(value: object) -> _RawDescriptor:
     try:
-        return msgspec.convert(value, _RawDescriptor)
+        return msgspec.convert(value, prepared(_RawDescriptor))
     except msgspec.ValidationError as error:
         raise DecodeError(f"manifest has a bad descriptor: {error}") from error
 

@@ -15,6 +15,7 @@ import msgspec
 
 from guest.deadline import Deadline
 from guest.errors import DecodeError, GuestError, PlatformError
+from guest.prepared import prepared
 from guest.secret import Secret
 from image_pull.config import ImageConfig
 from image_pull.registry.auth import AuthFile
@@ -159,7 +160,7 @@ def parse_rules(data: bytes) -> RegistriesTable:
     """
     try:
         document = tomllib.loads(data.decode("utf-8"))
-        table = msgspec.convert(document, RegistriesTable)
+        table = msgspec.convert(document, prepared(RegistriesTable))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise DecodeError("registry configuration is not TOML") from error
     except msgspec.ValidationError as error:

@@ -169,9 +169,11 @@ def decode_notice(data: bytes) -> Notice:
     """
     import msgspec
 
+    from guest.prepared import prepared
+
     try:
-        name, body = msgspec.msgpack.decode(data, type=tuple[str, msgspec.Raw])
-        notice: Notice = msgspec.msgpack.decode(body, type=_NOTICES[name])
+        name, body = msgspec.msgpack.decode(data, type=prepared(tuple[str, msgspec.Raw]))
+        notice: Notice = msgspec.msgpack.decode(body, type=prepared(_NOTICES[name]))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError) as error:
         raise DecodeError("not a notice of the unpack server") from error
     return notice
@@ -185,8 +187,10 @@ def decode_failure(data: bytes) -> Failure:
     """
     import msgspec
 
+    from guest.prepared import prepared
+
     try:
-        failure = msgspec.msgpack.decode(data, type=Failure)
+        failure = msgspec.msgpack.decode(data, type=prepared(Failure))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError("not a failure of an unpack worker") from error
     if len(failure.text) > MAX_TEXT or not failure.text.isprintable():

@@ -137,10 +137,12 @@ class LayerRecord(NamedTuple):
         """
         import msgspec
 
+        from guest.prepared import prepared
+
         if len(data) > MAX_RECORD:
             raise DecodeError(f"layer record of {len(data)} bytes exceeds {MAX_RECORD}")
         try:
-            record = msgspec.msgpack.decode(data, type=cls)
+            record = msgspec.msgpack.decode(data, type=prepared(cls))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError("not a layer record") from error
         record.check_paths()

@@ -13,6 +13,7 @@ import msgspec
 
 from guest import wire
 from guest.errors import DecodeError
+from guest.prepared import prepared
 from guest.secret import Secret
 from image_pull.ocicrypt.cipher import CIPHER
 
@@ -143,7 +144,7 @@ def decode_public_options(annotations: Mapping[str, str]) -> PublicOptions:
         raise DecodeError(f"public options are longer than {MAX_OPTIONS} bytes")
     data = wire.decode_base64(text, "annotation with the public options")
     try:
-        options = msgspec.json.decode(data, type=_Public)
+        options = msgspec.json.decode(data, type=prepared(_Public))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError("public options are not such a JSON document") from error
     if options.cipher != CIPHER:
@@ -163,7 +164,7 @@ def decode_private_options(document: Secret) -> PrivateOptions:
     if len(document) > MAX_OPTIONS:
         raise DecodeError(f"private options are longer than {MAX_OPTIONS} bytes")
     try:
-        options = msgspec.json.decode(document.reveal(), type=_Private)
+        options = msgspec.json.decode(document.reveal(), type=prepared(_Private))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # the cause would quote what was wrapped
         raise DecodeError("private options are not such a JSON document") from None

@@ -14,6 +14,7 @@ import msgspec
 from guest import wire
 from guest.deadline import Deadline
 from guest.errors import DecodeError
+from guest.prepared import prepared
 from guest.secret import Secret
 
 MAX_OUTPUT: Final = 4 * 1024 * 1024
@@ -59,7 +60,7 @@ def decode_unwrap_output(output: Secret) -> Secret:
     if len(output) > MAX_OUTPUT:
         raise DecodeError(f"answer of the key provider is longer than {MAX_OUTPUT} bytes")
     try:
-        parsed = msgspec.json.decode(output.reveal(), type=_Output)
+        parsed = msgspec.json.decode(output.reveal(), type=prepared(_Output))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # the cause would quote what was unwrapped
         raise DecodeError("answer of the key provider is not such a JSON document") from None

@@ -24,6 +24,7 @@ from guest.errors import (
     UnavailableError,
 )
 from guest.http import CertificateError, HttpStream
+from guest.prepared import prepared
 from image_pull.manifest import MAX_DOCUMENT, Descriptor
 from image_pull.reference import ImageReference
 from image_pull.registry.auth import Credentials
@@ -316,7 +317,7 @@ def status_error(url: str, status: int, body: bytes) -> GuestError:
     kind = kinds.get(status, UnavailableError if status >= 500 else PeerError)
     if 400 <= status < 500:
         try:
-            errors = msgspec.json.decode(body, type=_OciErrors).errors
+            errors = msgspec.json.decode(body, type=prepared(_OciErrors)).errors
         except (msgspec.DecodeError, UnicodeDecodeError):
             errors = ()
         if errors:

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from guest.errors import DecodeError, PlatformError
+from guest.prepared import prepared
 from image_pull.layers.remove import remove_tree
 from image_pull.store import syscalls
 from image_pull.store.mountinfo import MOUNTINFO, mounts
@@ -55,7 +56,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             DecodeError: not a header.
         """
         try:
-            return msgspec.json.decode(data, type=cls)
+            return msgspec.json.decode(data, type=prepared(cls))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DecodeError("store header is malformed") from error
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from guest.prepared import prepared
 from podvm.errors import ImageError
 
 FILE: Final = "etc/kata-extensions/components.toml"
@@ -195,7 +196,7 @@ def decode(text: str, path: str = FILE) -> Manifest:
     if version is not None and (version != SCHEMA_VERSION or isinstance(version, bool | float)):
         raise ImageError(f"unsupported extension manifest schema_version {version} in {path}")
     try:
-        manifest = msgspec.convert(document, Manifest)
+        manifest = msgspec.convert(document, prepared(Manifest))
         _verify(manifest)
     except (msgspec.ValidationError, ImageError) as error:
         raise ImageError(f"extension manifest {path}: {error}") from error

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from guest.prepared import prepared
 from podvm.errors import ImageError
 
 AGENT: Final = "kata-agent"
@@ -68,7 +69,7 @@ def decode(text: str) -> tuple[Pinned, ...]:
     """
     try:
         document = tomllib.loads(text)
-        entries = msgspec.convert(document, dict[str, _Entry])
+        entries = msgspec.convert(document, prepared(dict[str, _Entry]))
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ImageError(f"binaries.toml: {error}") from error
     if unknown := sorted(set(entries) - set(NAMES)):

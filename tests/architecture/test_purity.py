@@ -52,6 +52,7 @@ PURE_ENOUGH: Final = (
     "guest.crypto",
     "guest.deadline",
     "guest.errors",
+    "guest.prepared",
     "guest.protos",
     "guest.secret",
     "guest.tee",

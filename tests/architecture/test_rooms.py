@@ -27,6 +27,7 @@ LAYERS: Final = {
     "guest.tee": 0,
     "guest.version": 0,
     "guest.correlation": 0,
+    "guest.prepared": 0,
     "guest.wire": 1,
     "guest.jsonio": 1,
     "guest.base_url": 1,

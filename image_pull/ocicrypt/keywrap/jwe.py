@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from guest import jsonio, wire
 from guest.deadline import Deadline
 from guest.errors import DecodeError, GuestError, IntegrityError
+from guest.prepared import prepared
 from guest.secret import Secret
 from image_pull.ocicrypt.keywrap.private_keys import PrivateKey, decode_private_key
 
@@ -153,7 +154,7 @@ def _decode(packet: bytes) -> tuple[_Content, list[_Sealed]]:
         parts = packet.strip().split(b".")
         names = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
         members = [wire.decode_utf8(part, "JWE") for part in parts]
-        jwe = msgspec.convert(dict(zip(names, members, strict=True)), _Jwe)
+        jwe = msgspec.convert(dict(zip(names, members, strict=True)), prepared(_Jwe))
     else:
         jwe = jsonio.decode(packet, _Jwe)
     if len(jwe.protected) > MAX_HEADER or len(jwe.recipients) > MAX_RECIPIENTS:

@@ -44,6 +44,7 @@ SCENARIOS: Final[Mapping[str, Sequence[Probe]]] = {
         ("S12", system.byte_code),
         ("S20", system.journal_clean),
         ("S11.end", system.no_failed_unit),
+        ("crashes", system.no_crash),
     ),
     "disk": (
         ("late.credentials", failures.credentials_late),
@@ -56,6 +57,7 @@ SCENARIOS: Final[Mapping[str, Sequence[Probe]]] = {
         ("S9.edited", services.volume_edited),
         ("S20", system.journal_clean),
         ("S11", system.no_failed_unit),
+        ("crashes", system.no_crash),
     ),
     "plain": (
         ("S19", system.services_up),
@@ -68,6 +70,7 @@ SCENARIOS: Final[Mapping[str, Sequence[Probe]]] = {
         ("load", failures.killed_under_load),
         ("S7", timing.accepts_at_once),
         ("S11", system.no_failed_unit),
+        ("crashes", system.no_crash),
         ("bad.data", userdata.broken_refused),
     ),
 }

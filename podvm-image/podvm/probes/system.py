@@ -32,6 +32,16 @@ CLOCK_SECONDS: Final = 1200.0
 """Most seconds between the making of the probes and this; a boot is shorter."""
 
 
+CRASH: Final = re.compile(
+    r"segfault at|traps: |general protection|Fatal Python error"
+    r"|status=\d+/(?:ILL|ABRT|BUS|FPE|SEGV)"
+)
+"""In the journal: of the kernel, of Python's fault handler, of systemd."""
+
+CRASH_LINES: Final = 24
+"""Lines of the journal that are shown from the first on that tells of a crash."""
+
+
 def services_up() -> str:
     """The whole chain has started; the time is reported, not judged."""
     for name in SERVICES:
@@ -310,3 +320,12 @@ def journal_clean() -> str:
     demand(index < 0, f"traceback: {text[index : index + 300]}")
     demand(os.getpid() > 1 and len(text) > 1000, "the journal is empty")
     return f"{len(text)} characters, {len(markers)} markers looked for"
+
+
+def no_crash() -> str:
+    """No process ended by a fault of its own; a service would be back before anybody asks."""
+    run(["journalctl", "--sync"])
+    lines = run(["journalctl", "-b", "--no-pager", "-o", "short-monotonic"]).splitlines()
+    first = next((number for number, line in enumerate(lines) if CRASH.search(line)), None)
+    demand(first is None, " / ".join(lines[first or 0 :][:CRASH_LINES]))
+    return f"none in {len(lines)} lines of the journal"

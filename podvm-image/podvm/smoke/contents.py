@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 import zstandard
 
+from guest.prepared import prepared
 from podvm import gpt, pe
 from podvm.build import EPOCH, PYTHON_MINOR
 from podvm.errors import ImageError
@@ -203,7 +204,7 @@ def wheels(root: Path, manifest: bytes) -> str:
     locked = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", "".join(p.read_text() for p in locks)))
     site = root / PREFIX / f"lib/python3.{PYTHON_MINOR}/site-packages"
     store = cache() / f"wheels-py3{PYTHON_MINOR}"
-    listed = msgspec.json.decode(manifest, type=_Manifest).wheels
+    listed = msgspec.json.decode(manifest, type=prepared(_Manifest)).wheels
     built = [wheel.file for wheel in listed if wheel.sha256 not in locked]
     if any(not name.startswith(("coco_guest", "guest", "tpm2_pytss")) for name in built):
         raise ImageError(f"not in the lock: {built}")
@@ -247,7 +248,9 @@ def is_of_same_wheels(path: Path, manifest: bytes) -> bool:
     """Whether there is a build with this manifest, of the same sources."""
     if not path.exists():
         return False
-    one, other = (msgspec.json.decode(m, type=_Manifest) for m in (path.read_bytes(), manifest))
+    one, other = (
+        msgspec.json.decode(m, type=prepared(_Manifest)) for m in (path.read_bytes(), manifest)
+    )
     return one.wheels == other.wheels
 
 

@@ -165,3 +165,14 @@ def test_a_bug_at_start_ends_with_one_too(repository: Path) -> None:
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert err.splitlines()[-1] == "probe: KeyError: 'x'"
+
+
+def test_a_fault_says_in_which_function_the_process_was(repository: Path) -> None:
+    with start(repository) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGSEGV)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGSEGV
+    assert err.startswith("Fatal Python error: Segmentation fault\n")
+    assert " in main_loop\n" in err
