@@ -28,8 +28,8 @@ VARIANT: Final = "variant"
 BUILD: Final = "build"
 CONTENTS: Final = "contents"
 LANES: Final = (
-    ("tampered", "cloud", "disk"),
-    (VARIANT, BUILD, CONTENTS, "plain", "production"),
+    ("tampered", "cloud", "disk", "production"),
+    (VARIANT, BUILD, CONTENTS, "plain"),
 )
 """What is done side by side; in each lane one after the other."""
 
