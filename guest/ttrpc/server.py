@@ -123,12 +123,11 @@ class TtrpcServer:
             await asyncio.wait([self._accepting])
             self._accepting = None
         self._listener.close()
-        is_busy = any(session.is_busy for session in self._sessions)
         for session in tuple(self._sessions):
             session.drain()
         await self._calls.finish(grace, grace)
-        if is_busy and self._sessions:
-            await asyncio.sleep(LAST_ANSWER_SECONDS)
+        last = max((session.written_at for session in self._sessions), default=0.0)
+        await asyncio.sleep(last + LAST_ANSWER_SECONDS - asyncio.get_running_loop().time())
         await self._close_sessions()
         await self._calls.close()
 

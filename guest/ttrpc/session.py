@@ -63,7 +63,12 @@ def peer_of(transport: asyncio.BaseTransport) -> str:
 
 
 class Session(asyncio.BufferedProtocol):
-    """A connection; it lives until the peer is gone and the last handler has ended."""
+    """A connection; it lives until the peer is gone and the last handler has ended.
+
+    Attributes:
+        peer: who it is with, for logs.
+        written_at: when it last answered, on the loop's clock.
+    """
 
     def __init__(
         self,
@@ -96,11 +101,7 @@ class Session(asyncio.BufferedProtocol):
         self._stall_checks = 0
         self._stall_size = 0
         self.peer = "unknown"
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether calls are under way."""
-        return bool(self._active)
+        self.written_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to read."""
@@ -303,6 +304,7 @@ class Session(asyncio.BufferedProtocol):
     def _write(self, frame: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
+            self.written_at = self._loop.time()
 
     def _call_ended(self) -> None:
         if self._transport is None:

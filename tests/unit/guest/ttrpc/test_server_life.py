@@ -128,6 +128,25 @@ async def test_a_stop_answers_what_runs_refuses_what_comes_and_removes_the_socke
     assert world.started == ["wait"]
 
 
+async def test_a_stop_leaves_a_client_time_between_the_last_answer_and_the_end(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guest.ttrpc.server.LAST_ANSWER_SECONDS", 2.0)
+    world = World(short_tmp)
+    server = TtrpcServer(world.routes, f"unix://{world.path}")
+    await server.bind()
+    await server.publish()
+    async with wire(world.path) as peer, asyncio.TaskGroup() as group:
+        await peer.send(request(1, "wait"))
+        await eventually(lambda: world.started == ["wait"])
+        group.create_task(server.drain())
+        world.release.set()
+        await peer.receive()
+        end = group.create_task(peer.at_end())
+        assert not (await asyncio.wait([end], timeout=0.1))[0]
+        assert await end
+
+
 async def test_a_stop_cancels_what_does_not_end_in_the_grace(short_tmp: Path) -> None:
     async with served(short_tmp, grace=0.05) as world, wire(world.path) as peer:
         await peer.send(request(1, "wait"))
