@@ -3,6 +3,8 @@
 import base64
 import functools
 import gzip
+import hashlib
+import json
 import os
 import re
 import shlex
@@ -21,7 +23,10 @@ from support.source_tree import ROOT
 
 GUIDES: Final = ROOT / "docs/guides"
 PAGES: Final = tuple(sorted(GUIDES.glob("*.md")))
-MANIFESTS: Final = tuple(sorted((GUIDES / "manifests").glob("*.yaml")))
+VALUES: Final = "-values.yaml"
+MANIFESTS: Final = tuple(
+    path for path in sorted((GUIDES / "manifests").glob("*.yaml")) if not path.name.endswith(VALUES)
+)
 BLOCK: Final = re.compile(r"^```(sh[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\]\(([^)]+)\)")
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -33,6 +38,26 @@ PRODUCTION: Final = ROOT / "podvm-image/build/production"
 PLACEHOLDERS: Final = {
     "IMAGE_ID", "VSWITCH_ID", "SECURITY_GROUP_ID", "ROLE_ARN", "OIDC_PROVIDER_ARN",
 }  # fmt: skip
+# What an API server of Kubernetes 1.34 took with `--validate=strict`: it refuses any other field.
+TEXTS: Final = {"*": None}
+META: Final = {"name": None, "namespace": None, "annotations": TEXTS, "labels": TEXTS}
+TOP: Final = {"apiVersion": None, "kind": None, "metadata": META}
+KEY_OF_SECRET: Final = {"secretKeyRef": {"name": None, "key": None, "optional": None}}
+CONTAINER: Final = {
+    "name": None, "image": None, "command": None, "args": None,
+    "env": {"name": None, "value": None, "valueFrom": KEY_OF_SECRET},
+}  # fmt: skip
+FIELDS: Final[dict[str, dict[str, Any]]] = {
+    "Secret": {**TOP, "type": None, "data": TEXTS, "stringData": TEXTS, "immutable": None},
+    "RuntimeClass": {**TOP, "handler": None, "scheduling": {"nodeSelector": TEXTS}},
+    "Pod": {
+        **TOP,
+        "spec": {"runtimeClassName": None, "restartPolicy": None, "containers": CONTAINER},
+    },
+}
+STAND_INS: Final = (
+    "aliyun", "helm", "kubectl", "qemu-img", "ssh-copy-id", "ssh-keygen", "ssh-keyscan", "virsh",
+)  # fmt: skip
 
 
 def blocks(page: Path, mark: str | None = None) -> list[str]:
@@ -54,14 +79,33 @@ def of_kind(name: str, kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_every_manifest_is_of_kubernetes_and_named(path: Path) -> None:
-    versions = {
-        "ConfigMap": "v1", "Pod": "v1", "Secret": "v1", "RuntimeClass": "node.k8s.io/v1",
-    }  # fmt: skip
+    versions = {"Pod": "v1", "Secret": "v1", "RuntimeClass": "node.k8s.io/v1"}
     for document in documents(path):
         assert document["apiVersion"] == versions[document["kind"]]
         assert re.fullmatch(r"[a-z0-9-]+", document["metadata"]["name"])
-        for value in document.get("data", {}).values():
-            assert isinstance(value, str)
+
+
+def refused(value: Any, shape: dict[str, Any] | None, at: str) -> Iterator[str]:
+    """Where a document has a field that a server would not know, or text that is no string."""
+    for item in value if isinstance(value, list) else [value]:
+        if shape is None:
+            continue
+        if not isinstance(item, dict):
+            yield at
+            continue
+        for key, inner in item.items():
+            if shape == TEXTS:
+                yield from [] if isinstance(inner, str) else [f"{at}.{key}"]
+            elif key in shape:
+                yield from refused(inner, shape[key], f"{at}.{key}")
+            else:
+                yield f"{at}.{key}"
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_no_manifest_has_a_field_that_a_strict_server_refuses(path: Path) -> None:
+    for document in documents(path):
+        assert not list(refused(document, FIELDS[document["kind"]], document["kind"]))
 
 
 def test_the_pods_class_is_the_one_that_is_made() -> None:
@@ -85,42 +129,49 @@ def test_the_pods_secret_is_the_sealed_one() -> None:
 @pytest.mark.parametrize(
     ("name", "provider", "keys"),
     [
-        ("peer-pods-ack.yaml", "alibabacloud",
+        ("peer-pods-ack-values.yaml", "alibabacloud",
          {"REGION", "IMAGEID", "VSWITCH_ID", "SECURITY_GROUP_IDS", "PODVM_INSTANCE_TYPE"}),
-        ("peer-pods-libvirt.yaml", "libvirt",
+        ("peer-pods-libvirt-values.yaml", "libvirt",
          {"LIBVIRT_URI", "LIBVIRT_VOL_NAME", "LIBVIRT_EFI_FIRMWARE", "LIBVIRT_POOL"}),
     ],
 )  # fmt: skip
-def test_the_adaptors_configuration_names_provider_and_tunnel(
+def test_the_adaptors_values_name_provider_and_tunnel(
     name: str, provider: str, keys: set[str]
 ) -> None:
-    config = of_kind(name, "ConfigMap")
-    assert config["metadata"] == {
-        "name": "peer-pods-cm", "namespace": "confidential-containers-system",
-    }  # fmt: skip
-    assert config["data"]["CLOUD_PROVIDER"] == provider
-    assert config["data"]["VXLAN_PORT"] == "4789"
-    assert keys <= set(config["data"])
+    values = yaml.safe_load((GUIDES / "manifests" / name).read_text("utf-8"))
+    assert values["provider"] == provider
+    assert list(values["providerConfigs"]) == [provider]
+    config = values["providerConfigs"][provider]
+    assert config["VXLAN_PORT"] == "4789"
+    assert keys <= set(config)
+    assert "CLOUD_PROVIDER" not in config, "the chart writes it: it would be there twice"
+    assert all(isinstance(value, str) for value in config.values())
 
 
 def test_the_role_comes_without_any_access_key() -> None:
-    role = of_kind("peer-pods-ack.yaml", "Secret")["stringData"]
-    assert set(role) == {
+    secret = of_kind("peer-pods-ack-secret.yaml", "Secret")
+    assert set(secret["stringData"]) == {
         "ALIBABA_CLOUD_ROLE_ARN", "ALIBABA_CLOUD_OIDC_PROVIDER_ARN",
         "ALIBABA_CLOUD_OIDC_TOKEN_FILE",
     }  # fmt: skip
+    values = yaml.safe_load((GUIDES / "manifests/peer-pods-ack-values.yaml").read_text("utf-8"))
+    assert values["secrets"] == {
+        "mode": "reference", "existingSecretName": secret["metadata"]["name"],
+    }  # fmt: skip
+    assert values["alibabacloud"]["rrsa"]["enable"] is True
 
 
-def test_the_page_fills_in_every_placeholder_of_the_clouds_manifest() -> None:
-    text = (GUIDES / "manifests/peer-pods-ack.yaml").read_text("utf-8")
+def test_the_page_fills_in_every_placeholder_of_the_clouds_manifests() -> None:
+    files = sorted((GUIDES / "manifests").glob("peer-pods-ack-*.yaml"))
+    text = "".join(path.read_text("utf-8") for path in files)
     used = set(re.findall(r": ([A-Z_]+)$", text, re.MULTILINE))
     filled = set(re.findall(r"s\|: ([A-Z_]+)\|", (GUIDES / "ack.md").read_text("utf-8")))
     assert used == filled == PLACEHOLDERS
 
 
-def test_both_ports_are_opened_and_nothing_else() -> None:
+def test_both_ports_are_opened_and_closed_again_and_nothing_else() -> None:
     page = (GUIDES / "ack.md").read_text("utf-8")
-    assert re.findall(r"(?:tcp|udp):\d+", page) == ["tcp:15150", "udp:4789"]
+    assert re.findall(r"(?:tcp|udp):\d+", page) == ["tcp:15150", "udp:4789"] * 2
 
 
 def test_every_make_target_exists() -> None:
@@ -192,17 +243,19 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
             }
 
 
-def walk(directory: Path, script: str) -> str:
+def walk(directory: Path, script: str, programs: str = "") -> str:
     """Run blocks as a user would, in one shell at the top of a tree; what they print."""
     for name in ("docs", "podvm-image"):
-        (directory / name).symlink_to(ROOT / name)
+        if not (directory / name).exists():
+            (directory / name).symlink_to(ROOT / name)
     (directory / ".venv").symlink_to(BIN.parent)
     program = re.sub(r"^make [a-z-]+$", ":", script, flags=re.MULTILINE)
+    path = programs + os.environ["PATH"]
     trap = "trap 'kill $(jobs -p) 2>/dev/null || :' EXIT"
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", f"{trap}\n{program}"],
         cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), "LC_ALL": "C.UTF-8"}, check=False,
+        env={"PATH": path, "HOME": str(directory), "LC_ALL": "C.UTF-8"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -243,3 +296,63 @@ def test_what_the_operators_pages_do_with_the_image_works_on_the_built_one(
 
     assert "podvm.qcow2: OK" in said
     assert "file format: qcow2" in said
+
+
+def stand_ins(directory: Path) -> tuple[str, Path]:
+    """Programs of a cloud and a cluster for the front of PATH, and the file that they keep."""
+    state = directory / "state.json"
+    state.write_text('{"Namespace//default": "kubectl"}', "utf-8")
+    command = shlex.join(
+        [sys.executable, str(ROOT / "tests/support/guide_programs.py"), str(state)]
+    )
+    for name in STAND_INS:
+        (directory / name).write_text(f'#!/bin/sh\nexec {command} {name} "$@"\n', "utf-8")
+        (directory / name).chmod(0o755)
+    return f"{directory}:", state
+
+
+def operators_tree(top: Path) -> Path:
+    """What an operator has before the first block: image, chart, the owner's files; the chart."""
+    image = top / "podvm-image/build/production"
+    image.mkdir(parents=True)
+    for name, text in {"podvm.qcow2": "QFI", "roothash": "0" * 64, "manifest.json": "{}"}.items():
+        (image / name).write_text(text, "utf-8")
+    digest = hashlib.sha256(b"QFI").hexdigest()
+    (image / "sha256sums").write_text(f"{digest}  podvm.qcow2\n", "utf-8")
+    chart = top / "cloud-api-adaptor/src/cloud-api-adaptor/install/charts/peerpods"
+    (chart / "providers").mkdir(parents=True)
+    for name in ("Chart.yaml", "values.yaml", "providers/alibabacloud.yaml",
+                 "providers/libvirt.yaml"):  # fmt: skip
+        (chart / name).write_text("webhook: {enabled: true}\n", "utf-8")
+    owner = top / "build/guide"
+    owner.mkdir(parents=True)
+    for name in ("app-pod.yaml", "app-secret.yaml"):
+        text = (GUIDES / "manifests" / name).read_text("utf-8")
+        (owner / name).write_text(re.sub(r": [A-Z_]{5,}$", ": made", text, flags=re.M), "utf-8")
+    return chart
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("bash", "jq", "sha256sum"))), reason="needs bash, jq, sha256sum"
+)
+@pytest.mark.parametrize("name", ["ack.md", "libvirt.md"])
+def test_the_operators_page_can_be_followed_line_by_line_with_stand_ins(
+    name: str, tmp_path: Path
+) -> None:
+    top, bin_directory = tmp_path / "top", tmp_path / "bin"
+    top.mkdir()
+    bin_directory.mkdir()
+    chart = operators_tree(top)
+    before = {path: path.read_bytes() for path in chart.rglob("*") if path.is_file()}
+    programs, state = stand_ins(bin_directory)
+
+    walk(top, "\n".join(blocks(GUIDES / name)), programs)
+
+    assert {path: path.read_bytes() for path in chart.rglob("*") if path.is_file()} == before
+    assert {path.name for path in top.iterdir()} == {
+        ".venv", "build", "cloud-api-adaptor", "docs", "podvm-image",
+    }  # fmt: skip
+    left = set(json.loads(state.read_text("utf-8")))
+    assert left <= {"Namespace//default", "Namespace//cert-manager"} | {
+        key for key in left if "/confidential-containers-system/" in key
+    }, "the last section takes away what the others made"
