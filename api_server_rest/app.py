@@ -120,6 +120,17 @@ class _Parser(HttpRequestParserPy):
         waits = bool(self._max_msg_queue_size) and self._msg_in_flight >= self._max_msg_queue_size
         return bool(self._lines or self._tail) and not (reads_body or waits or self._is_over)
 
+    def end_body(self) -> None:
+        """The peer sends no more: a body that is not whole ends with an error, at once."""
+        reader = self._payload_parser
+        if reader is None:
+            return
+        try:
+            self.feed_eof()
+        except HttpProcessingError as error:
+            self._payload_parser = None
+            reader.payload.set_exception(web.RequestPayloadError(error.message))
+
     def _read_head(self, lines: list[bytes]) -> RawRequestMessage:
         if lines[0].startswith(b"PRI * HTTP/2"):
             raise HeadTooLongError(NO_ANSWER)
@@ -234,6 +245,8 @@ class _Connection(RequestHandler):
         """Answer what was asked before the peer's end, then close."""
         if self._waiter is not None and not self._messages:
             return None
+        if isinstance(self._parser, _Parser):
+            self._parser.end_body()
         self._saw_end = True
         return True
 

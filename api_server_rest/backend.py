@@ -1,6 +1,6 @@
 """What the shim asks AA and CDH for, and how their failures read to a container.
 
-Source: docs/spec/api-server-rest.md 3, 4 and 6.
+Source: docs/spec/api-server-rest.md 3, 4 and 6; docs/spec/confidential-data-hub.md 12.5.
 """
 
 import asyncio
@@ -11,10 +11,12 @@ from typing import Final, TypeVar
 import msgspec
 
 from api_server_rest.config import RestConfig
+from api_server_rest.injection import ResourceDocument, encode_prepared
 from api_server_rest.query import Event
 from guest.deadline import Deadline
-from guest.errors import GuestError, UnreachableError, UnsupportedError
+from guest.errors import DecodeError, GuestError, UnreachableError, UnsupportedError
 from guest.protos import aa_pb2, cdh_pb2
+from guest.protos.injection import COMMIT, PREPARE
 from guest.protos.methods import (
     EXTEND_RUNTIME_MEASUREMENT,
     GET_ADDITIONAL_EVIDENCE,
@@ -184,6 +186,36 @@ class Backends:
         """
         return await self._resources.run(path, lambda: self._fetch(path))
 
+    async def prepare(self, path: str, nonce: str) -> bytes:
+        """Begin a session for a resource that is pushed; the JSON that says how to encrypt it.
+
+        Args:
+            path: where the hub will put it, as it was sent.
+            nonce: what evidence binds besides the session's key.
+
+        Raises:
+            BackendError: CDH failed, or refused.
+        """
+        request = cdh_pb2.PrepareResourceInjectionRequest(ResourcePath=path, Nonce=nonce)
+        prepared = await self._ask_cdh(PREPARE, request)
+        try:
+            return encode_prepared(prepared)
+        except DecodeError as error:
+            raise BackendError(REQUEST_FAILED, error.code) from error
+
+    async def commit(self, path: str, document: ResourceDocument) -> None:
+        """End a session: hand in what was encrypted to its key.
+
+        Raises:
+            BackendError: CDH failed, or refused.
+        """
+        request = cdh_pb2.CommitResourceInjectionRequest(
+            SessionId=document.session_id,
+            ResourcePath=path,
+            EncryptedResource=bytes(document.encrypted_resource),
+        )
+        await self._ask_cdh(COMMIT, request)
+
     async def close(self) -> None:
         """Let go of the connections."""
         await self._aa.close()
@@ -191,10 +223,12 @@ class Backends:
 
     async def _fetch(self, path: str) -> bytes:
         request = cdh_pb2.GetResourceRequest(ResourcePath=f"kbs://{path}")
+        return (await self._ask_cdh(GET_RESOURCE, request)).Resource
+
+    async def _ask_cdh(self, method: Method[Q, R], request: Q) -> R:
         deadline = Deadline.after(BACKEND_SECONDS)
         connect = f"ttrpc connect to CDH addr: {self._config.cdh_address} failed"
-        work = self._cdh.call(GET_RESOURCE, request, deadline=deadline)
-        return (await _ask(work, connect)).Resource
+        return await _ask(self._cdh.call(method, request, deadline=deadline), connect)
 
     async def _attest(self, method: Method[Q, R], request: Q) -> R:
         deadline = Deadline.after(BACKEND_SECONDS)

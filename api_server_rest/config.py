@@ -1,6 +1,6 @@
 """What the REST shim is told on its command line. Sans-I/O.
 
-Source: docs/spec/api-server-rest.md 1.
+Source: docs/spec/api-server-rest.md 1; docs/spec/confidential-data-hub.md 12.5 and 12.11.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,14 @@ class Feature(StrEnum):
         return self is not Feature.RESOURCE
 
 
+class Injection(StrEnum):
+    """Who may push resources into the guest through the shim."""
+
+    OFF = "off"
+    LOOPBACK = "loopback"
+    REMOTE = "remote"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestConfig:
     """Settings of the shim.
@@ -43,6 +51,7 @@ class RestConfig:
         aa_address: of the attestation agent, for messages too.
         version: of this build, as `/info` shows it.
         refuse_origin: refuse requests that a browser made for a page (`Origin`).
+        injection: who may push resources; where it is off there are no routes for it.
     """
 
     bind: str = DEFAULT_BIND
@@ -51,3 +60,4 @@ class RestConfig:
     aa_address: str = DEFAULT_AA_ADDRESS
     version: str = "unknown"
     refuse_origin: bool = False
+    injection: Injection = Injection.OFF

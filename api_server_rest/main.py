@@ -1,6 +1,6 @@
 """The command `api-server-rest`.
 
-Source: docs/spec/api-server-rest.md 1.
+Source: docs/spec/api-server-rest.md 1; docs/spec/confidential-data-hub.md 12.5.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from api_server_rest.config import (
     DEFAULT_BIND,
     DEFAULT_CDH_ADDRESS,
     Feature,
+    Injection,
     RestConfig,
 )
 from guest import log
@@ -95,13 +96,18 @@ def open_shim(
         ConfigError: the command line asks for what there is not.
     """
     del environment
+    feature = _feature(arguments.features)
+    injection = Injection(arguments.resource_injection)
+    if injection is not Injection.OFF and not feature.has_cdh:
+        raise ConfigError("--resource-injection needs --features resource or all")
     config = RestConfig(
         bind=arguments.bind,
-        feature=_feature(arguments.features),
+        feature=feature,
         cdh_address=arguments.cdh_addr,
         aa_address=arguments.aa_addr,
         version=f"v{VERSION}",
         refuse_origin=arguments.refuse_origin,
+        injection=injection,
     )
     return ApiServerRest(
         config,
@@ -129,6 +135,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="store_true", help="print the version")
     parser.add_argument(
         "--refuse-origin", action="store_true", help="refuse requests that browsers make for pages"
+    )
+    parser.add_argument(
+        "--resource-injection",
+        default=Injection.OFF.value,
+        choices=[one.value for one in Injection],
+        help="who may push resources into the guest: nobody (off), processes of this pod "
+        "(loopback), whoever reaches the port (remote); the data hub must allow it too, by "
+        "[resource_injection] enabled = true (default: %(default)s)",
     )
     parser.add_argument(
         "--metrics-dir",

@@ -1,6 +1,7 @@
 """Which request means what. Sans-I/O.
 
-Source: docs/spec/api-server-rest.md 2; the order of the tests there matters.
+Source: docs/spec/api-server-rest.md 2, the order of the tests there matters;
+docs/spec/confidential-data-hub.md 12.5 for the routes of resource injection.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,13 @@ class Action(Enum):
     ADDITIONAL_EVIDENCE = "additional-evidence"
     AAEL = "aael"
     RESOURCE = "resource"
+    PREPARE = "injection-prepare"
+    COMMIT = "injection-commit"
+
+    @property
+    def is_injection(self) -> bool:
+        """Whether it pushes a resource into the guest."""
+        return self in (Action.PREPARE, Action.COMMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,8 @@ class Route:
 
     Attributes:
         action: see there.
-        resource: for `RESOURCE` the rest of the path, led by a slash, as it was sent.
+        resource: the rest of the path as it was sent: for `RESOURCE` led by a slash, where a
+            resource is pushed without that slash.
     """
 
     action: Action
@@ -63,16 +72,21 @@ _AA_ROUTES: Final = {
     ("POST", "/aael"): Action.AAEL,
 }
 
+_INJECTION_ROUTES: Final = {"/prepare": Action.PREPARE, "/commit": Action.COMMIT}
+
 _NOT_FOUND: Final = Refusal(404, URL_NOT_FOUND)
 
 
-def find_route(method: str, path: str, feature: Feature) -> Route | Refusal:
+def find_route(
+    method: str, path: str, feature: Feature, *, has_injection: bool = False
+) -> Route | Refusal:
     """Judge method and path; the peer was judged before.
 
     Args:
         method: in upper case.
         path: as it was sent.
         feature: what is served.
+        has_injection: whether there are routes that push resources.
     """
     if path == "/info":
         if method == "GET":
@@ -85,7 +99,7 @@ def find_route(method: str, path: str, feature: Feature) -> Route | Refusal:
         case ("/aa", rest):
             return _find_aa(method, rest, feature)
         case ("/cdh", rest):
-            return _find_cdh(method, rest, feature)
+            return _find_cdh(method, rest, feature, has_injection=has_injection)
     return _NOT_FOUND
 
 
@@ -96,15 +110,27 @@ def _find_aa(method: str, rest: str, feature: Feature) -> Route | Refusal:
     return _NOT_FOUND if action is None else Route(action)
 
 
-def _find_cdh(method: str, rest: str, feature: Feature) -> Route | Refusal:
+def _find_cdh(method: str, rest: str, feature: Feature, *, has_injection: bool) -> Route | Refusal:
     if not feature.has_cdh:
         return Refusal(404, CDH_NOT_ENABLED)
     split = _split(rest)
+    if has_injection and split is not None and split[0] == "/resource-injection":
+        return _find_injection(method, split[1])
     if split is None or split[0] != "/resource":
         return _NOT_FOUND
     if method not in RESOURCE_METHODS:
         return Refusal(405, METHOD_NOT_ALLOWED, ", ".join(RESOURCE_METHODS))
     return Route(Action.RESOURCE, split[1])
+
+
+def _find_injection(method: str, rest: str) -> Route | Refusal:
+    split = _split(rest)
+    action = None if split is None else _INJECTION_ROUTES.get(split[0])
+    if split is None or action is None:
+        return _NOT_FOUND
+    if method != "POST":
+        return Refusal(405, METHOD_NOT_ALLOWED, "POST")
+    return Route(action, split[1].removeprefix("/"))
 
 
 def _split(path: str) -> tuple[str, str] | None:

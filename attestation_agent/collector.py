@@ -29,6 +29,10 @@ class EvidenceCollector:
         """The additional TEEs, in the order of detection."""
         return tuple(device.tee for device in self._devices)
 
+    def tees(self) -> tuple[Tee, ...]:
+        """The primary TEE and the additional ones."""
+        return (self._primary.tee, *self.devices())
+
     async def tee(self) -> Tee:
         """The primary TEE; never any I/O."""
         return self._primary.tee

@@ -6,8 +6,9 @@ Source: docs/spec/attestation-agent.md 1.6 and 1.7.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from attestation_agent.agent import Agent, EventJournal
 from attestation_agent.attesters import detect, detect_devices
@@ -121,13 +122,13 @@ class AttestationAgent:
             GuestError: `start AA` and why: no attester for this guest.
         """
         verify_urls(config)
-        self.first_needs: Final = first_needs(config.token_configs)
         self._launch = launch or LaunchData()
         self._grpc = grpc
         self._instance = instance
         hints = _configured(hints, config.attester)
         collector = _detected(hints, config.attester)
         primary = collector.primary
+        self.first_needs: Final = first_needs(config.token_configs, collector.tees())
         self._tokens = TokenTable(
             TokenSetup(
                 configs=config.token_configs,

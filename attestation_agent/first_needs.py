@@ -1,8 +1,11 @@
-"""What the agent's first token imports, for `guest.warmup`. A test asks for one and compares."""
+"""What the agent's first answers import, for `guest.warmup`. A test asks for one and compares."""
 
+from collections.abc import Collection
 from typing import Final
 
 from attestation_agent.config import TokenConfigs
+from attestation_agent.default_register import PCR_TEES
+from guest.tee import Tee
 from guest.warmup import HTTP
 
 _KBS: Final = (
@@ -16,8 +19,18 @@ _KBS: Final = (
 _COCO_AS: Final = ("attestation_agent.tokens.coco_as",)
 
 
-def first_needs(tokens: TokenConfigs) -> tuple[str, ...]:
-    """Modules by full name, in the order of import; none where no token is configured."""
+_TPM: Final = ("attestation_agent.hardware.tpm2",)
+
+
+def first_needs(tokens: TokenConfigs, tees: Collection[Tee] = ()) -> tuple[str, ...]:
+    """Modules by full name, in the order of import.
+
+    Args:
+        tokens: those that are configured.
+        tees: that have an attester in this guest.
+    """
     kbs = _KBS if tokens.kbs is not None else ()
     coco_as = _COCO_AS if tokens.coco_as is not None else ()
-    return (*HTTP, *kbs, *coco_as) if kbs or coco_as else ()
+    http = HTTP if kbs or coco_as else ()
+    tpm = () if PCR_TEES.isdisjoint(tees) else _TPM
+    return (*http, *kbs, *coco_as, *tpm)

@@ -5,9 +5,10 @@ Source: docs/spec/attestation-agent.md 1.6 (8), 6.3 and 6.4.
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+
+import msgspec
 
 from guest.errors import ConfigError, DecodeError
 from guest.initdata import MAX_DOCUMENT_BYTES, InitData
@@ -20,8 +21,7 @@ DIGEST_LENGTHS: Final = (32, 48, 64)
 """Bytes of a digest of one of the algorithms that an init data document may name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchData:
+class LaunchData(msgspec.Struct, frozen=True, kw_only=True):
     """Init data of this launch.
 
     Attributes:

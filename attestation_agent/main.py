@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final, NoReturn
 
 from attestation_agent.attesters import available
@@ -25,6 +26,7 @@ from guest import log as logs
 from guest.cmdline import CommandLine
 from guest.config import read_config, read_kernel_command_line
 from guest.errors import ConfigError, InvalidInputError
+from guest.help_text import HelpText
 from guest.log import LogFormat
 from guest.metrics import CallMetrics, Metrics, MetricsServer
 from guest.process import harden
@@ -112,8 +114,9 @@ def _instance(config: AaConfig, environment: Mapping[str, str]) -> InstanceTelle
 def make_parser(program: str, *, grpc: bool = False) -> argparse.ArgumentParser:
     """The command line of both commands."""
     parser = argparse.ArgumentParser(
-        prog=program, allow_abbrev=False, description=DESCRIPTION, epilog=EXIT_STATUS
-    )
+        prog=program, allow_abbrev=False, description=DESCRIPTION, epilog=EXIT_STATUS,
+        formatter_class=partial(HelpText, columns=os.environ.get("COLUMNS")),
+    )  # fmt: skip
     default = DEFAULT_GRPC_SOCKET if grpc else DEFAULT_SOCKET
     what = "IP:port" if grpc else "URI, unix:// only"
     parser.add_argument(
@@ -146,7 +149,6 @@ def make_parser(program: str, *, grpc: bool = False) -> argparse.ArgumentParser:
         ("--initdata_toml", "initdata_toml"),
     ):
         parser.add_argument(alias, dest=dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 

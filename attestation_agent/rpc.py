@@ -5,8 +5,9 @@ Source: docs/spec/attestation-agent.md 3 and 4, the table of texts.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from attestation_agent.agent import Agent, Measured
 from attestation_agent.turn import on_behalf_of
@@ -27,8 +28,7 @@ _RESULTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Texts:
+class Texts(msgspec.Struct, frozen=True, kw_only=True):
     """What a failed call says first, per method; the cause follows.
 
     Somebody matches these: they never change.

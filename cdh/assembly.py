@@ -3,9 +3,10 @@
 Source: docs/spec/confidential-data-hub.md 3.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from cdh.agent import AgentClient
 from cdh.config import DEFAULT_GRPC_SOCKET, DEFAULT_SOCKET, CdhConfig, verify_urls
@@ -27,8 +28,7 @@ from image_pull.config import ImageConfig
 from image_pull.observer import PullObserver, Unobserved
 
 
-@dataclass(frozen=True, slots=True)
-class Assembly:
+class Assembly(msgspec.Struct, frozen=True):
     """The parts of one hub.
 
     Attributes:

@@ -8,9 +8,10 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from cdh.config import Credential
 from cdh.kms.base import InitialisationError, ResourceClient, parse_resource_uri
@@ -41,8 +42,7 @@ RETRY_SECONDS: Final = 0.2
 """Pause between attempts while the attestation agent or the KBS cannot be reached."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True):
     """One credential with its place.
 
     Attributes:

@@ -8,26 +8,9 @@ from typing import Final
 from cdh.injection import ResourceInjection
 from guest.errors import GuestError
 from guest.protos import cdh_pb2
-from guest.rpc.method import CallContext, Method, OnCancel, Routes
+from guest.protos.injection import COMMIT, PREPARE
+from guest.rpc.method import CallContext, Routes
 from guest.rpc.status import StatusError, status_of
-
-_SERVICE: Final = "api.GetResourceService"
-
-PREPARE: Final = Method(
-    _SERVICE,
-    "PrepareResourceInjection",
-    cdh_pb2.PrepareResourceInjectionRequest,
-    cdh_pb2.PrepareResourceInjectionResponse,
-    idempotent=False,
-)
-COMMIT: Final = Method(
-    _SERVICE,
-    "CommitResourceInjection",
-    cdh_pb2.CommitResourceInjectionRequest,
-    cdh_pb2.CommitResourceInjectionResponse,
-    on_cancel=OnCancel.FINISH,
-    idempotent=False,
-)
 
 PREPARE_FAILED: Final = "[CDH] [ERROR]: PrepareResourceInjection failed"
 COMMIT_FAILED: Final = "[CDH] [ERROR]: CommitResourceInjection failed"

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -19,6 +20,7 @@ from guest import log
 from guest.cmdline import CommandLine
 from guest.config import read_config, read_kernel_command_line
 from guest.errors import ConfigError, InvalidInputError
+from guest.help_text import HelpText
 from guest.log import LogFormat
 from guest.metrics import DIRECTORY as METRICS_DIRECTORY
 from guest.metrics import CallMetrics, Metrics, MetricsServer
@@ -108,7 +110,11 @@ def _agent_channel(address: str) -> Channel:
 
 def make_parser(program: str) -> argparse.ArgumentParser:
     """The command line of both commands."""
-    parser = argparse.ArgumentParser(prog=program, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog=program,
+        allow_abbrev=False,
+        formatter_class=partial(HelpText, columns=os.environ.get("COLUMNS")),
+    )
     parser.add_argument("-c", "--config", metavar="PATH", help="configuration file, TOML or JSON")
     parser.add_argument("-V", "--version", action="store_true", help="print the version")
     parser.add_argument(

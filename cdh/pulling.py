@@ -8,9 +8,10 @@ Source: docs/spec/image-pull.md 1.2.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
+
+import msgspec
 
 from cdh.hub import Puller
 from cdh.keyprovider.unwrap import LayerKeys
@@ -40,8 +41,7 @@ class PullerResources:
         return await self._resources.fetch(parse_resource_uri(uri), deadline)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderFile:
+class ProviderFile(msgspec.Struct, frozen=True, kw_only=True):
     """An ocicrypt configuration that somebody else wrote: it says whom to ask for layer keys.
 
     Attributes:

@@ -126,6 +126,12 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="of the REST shim: resource, attestation or all (default: %(default)s)",
     )
     parser.add_argument(
+        "--resource-injection",
+        default="off",
+        choices=["off", "loopback", "remote"],
+        help="of the REST shim: who may push resources into the guest (default: %(default)s)",
+    )
+    parser.add_argument(
         "--metrics-dir", metavar="DIR", help="directory of the metrics sockets, empty for none"
     )
     parser.add_argument(

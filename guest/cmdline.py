@@ -3,8 +3,9 @@
 Source: docs/spec/attestation-agent.md 2.4, docs/spec/confidential-data-hub.md 2.4 and 2.5.
 """
 
-from dataclasses import dataclass
 from typing import Final, Self
+
+import msgspec
 
 from guest.errors import DecodeError
 
@@ -14,8 +15,7 @@ WHITESPACE: Final = " \t\n\r\f\v"
 """What separates tokens: ASCII white space only, and no quoting."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLine:
+class CommandLine(msgspec.Struct, frozen=True):
     """Keys and values in their order; a token without `=` has an empty value.
 
     Attributes:
@@ -41,8 +41,7 @@ class CommandLine:
         return next((value for name, value in reversed(self.pairs) if name == key), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KbcParams:
+class KbcParams(msgspec.Struct, frozen=True, kw_only=True):
     """Which key broker client, and where its server is.
 
     Attributes:

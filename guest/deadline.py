@@ -8,9 +8,10 @@ import asyncio
 import math
 import time
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 from guest.errors import DeadlineError
 
@@ -23,8 +24,7 @@ def boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True):
     """A point on CLOCK_BOOTTIME.
 
     Attributes:

@@ -9,10 +9,11 @@ import io
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from guest.deadline import Deadline
 from guest.errors import (
@@ -57,8 +58,7 @@ def is_transient(error: GuestError) -> bool:
     return isinstance(error, UnavailableError) and not isinstance(error, CertificateError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpResponse:
+class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer.
 
     Attributes:
@@ -150,6 +150,7 @@ class HttpClient:
         self._connect_limit = connect_limit
         self._opening = asyncio.Lock()
         self._session: Any = None  # aiohttp.ClientSession, a type that is loaded late
+        self._idle: Any = None  # guest.http_idle.IdleConnections, likewise
         self._closed = False
 
     async def prepare(self, deadline: Deadline) -> None:
@@ -194,7 +195,10 @@ class HttpClient:
         what = _describe(method, url)
         with _Translated(what):
             async with deadline.limit(what):
-                response = await self._send(method, url, headers, body)
+                response = None
+                if method == "GET" and body is None and self._idle is not None:
+                    response = await self._idle.get(url, headers)
+                response = response or await self._send(method, url, headers, body)
                 try:
                     content = await _read(response, max_body, what)
                 except BaseException:
@@ -264,6 +268,10 @@ class HttpClient:
             if self._session is None:
                 context = await asyncio.to_thread(_load, self._extra_roots)
                 self._session = self._new_session(context)
+                from guest.http_idle import IdleConnections, fits
+
+                if fits() and self._proxies == Proxies():
+                    self._idle = IdleConnections(self._session, READ_BUFFER)
             return self._session
 
     def _new_session(self, context: ssl.SSLContext | bool) -> Any:
@@ -289,7 +297,7 @@ def _load(extra_roots: tuple[str, ...]) -> ssl.SSLContext | bool:
     Without further roots, the context that aiohttp makes by the same call as it is imported does
     (`True`): the roots are read once, whatever the number of clients.
     """
-    import aiohttp  # noqa: F401  # loaded here, used on the loop
+    import guest.http_idle  # noqa: F401  # loaded here with aiohttp, used on the loop
 
     if not extra_roots:
         return True

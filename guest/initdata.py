@@ -6,8 +6,9 @@ Source: docs/spec/attestation-agent.md 6.1 and 6.3.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Self
+
+import msgspec
 
 from guest.crypto.digest import Digest, HashAlgorithm
 from guest.errors import DecodeError
@@ -16,8 +17,7 @@ MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 """Longest document, in bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InitData:
+class InitData(msgspec.Struct, frozen=True, kw_only=True):
     """One document.
 
     Attributes:

@@ -11,8 +11,9 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from typing import Final, Self, cast
+
+import msgspec
 
 from guest.deadline import Deadline, boot_seconds
 from guest.errors import LimitError, PlatformError
@@ -83,8 +84,7 @@ def find_program(name: str, path: str = DEFAULT_PATH) -> str:
     raise PlatformError(f"program {name} is not installed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True, kw_only=True):
     """A program that ended.
 
     Attributes:

@@ -6,17 +6,17 @@ Source: docs/spec/kbs-protocol.md 10.1; the usual meaning of `HTTP_PROXY`, `HTTP
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
+
+import msgspec
 
 from guest.errors import ConfigError
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxies:
+class Proxies(msgspec.Struct, frozen=True, kw_only=True):
     """Proxy URLs; the empty string is none.
 
     Attributes:

@@ -8,8 +8,9 @@ Source: docs/spec/kbs-protocol.md section 9; WHATWG URL Standard, "URL parsing".
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from guest.errors import DecodeError
 
@@ -25,13 +26,15 @@ _ENDS: Final = "".join(map(chr, range(0x21)))
 _IGNORED: Final = {ord(character): None for character in "\t\n\r"}
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._~/&=:@!$'()*+,;-]*", re.ASCII)
 """What is the same in every part of a URI, encoded or not."""
+_SEGMENT: Final = r"(?!\.)[A-Za-z0-9._~&=:@!$'()*+,;-]*"
+_USUAL: Final = re.compile(f"kbs:///((?:{_SEGMENT}/)*{_SEGMENT})")
+"""The plain scheme, no host, plain segments that no dot begins: its own one form already."""
 _PATH_SET: Final = frozenset(b' "#<>?^`{}')
 _QUERY_SET: Final = frozenset(b' "#<>')
 _FORBIDDEN_IN_HOST: Final = frozenset("\0\t\n\r #/:<>?@[\\]^|")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceUri:
+class ResourceUri(msgspec.Struct, frozen=True, kw_only=True):
     """One resource.
 
     Attributes:
@@ -55,6 +58,9 @@ class ResourceUri:
         """
         if len(text) > MAX_URI_LENGTH:
             raise DecodeError(f"kbs resource uri is longer than {MAX_URI_LENGTH} characters")
+        usual = _USUAL.fullmatch(text)
+        if usual is not None:
+            return cls(plugin=DEFAULT_PLUGIN, path=usual[1])
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

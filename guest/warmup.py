@@ -13,8 +13,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from guest.errors import foreign_text
 
@@ -30,13 +31,14 @@ HTTP: Final = (
     "aiosignal",
     "aiohappyeyeballs",
     "aiohttp",
+    "guest.http_idle",
     "encodings.idna",
 )
-"""What the first request of an `HttpClient` imports: aiohttp, in pieces where it has some."""
+"""What the first request of an `HttpClient` imports: aiohttp, in pieces where it has some, and what
+uses it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quiet:
+class Quiet(msgspec.Struct, frozen=True):
     """A time in which the process does nothing.
 
     Attributes:

@@ -7,10 +7,10 @@ Source: docs/spec/attesters.md 1.2; docs/ARCHITECTURE.md, decision 10.
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from attestation_agent.attesters.base import Attester, TeeHints
 from attestation_agent.default_register import PCR_TEES
@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 _AK_HANDLE: Final = re.compile(r"(0[xX])?[0-9a-fA-F]{1,8}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class AttesterEntry:
+class AttesterEntry(msgspec.Struct, frozen=True):
     """One row.
 
     Attributes:
@@ -261,32 +260,32 @@ def _tpm_path(hints: TeeHints) -> str:
     return path
 
 
-@contextmanager
-def _with_tpm_library(tee: Tee) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
+def _demand_tpm_library(tee: Tee) -> None:
+    if not tpm_node.has_library():
         raise UnsupportedError(
             f"this guest has {tee}, whose evidence needs the library tpm2-pytss (the extra `tpm`, "
-            "on libtss2), which cannot be loaded"
-        ) from error
+            "on libtss2), which is not installed"
+        )
 
 
 def _open_az_tdx(hints: TeeHints) -> Attester:
-    with _with_tpm_library(Tee.AZ_TDX_VTPM):
-        from attestation_agent.attesters.az_tdx_vtpm import open_az_tdx
+    from attestation_agent.attesters.az_tdx_vtpm import open_az_tdx
+
+    _demand_tpm_library(Tee.AZ_TDX_VTPM)
     return open_az_tdx(hints, _tpm_path(hints))
 
 
 def _open_az_snp(hints: TeeHints) -> Attester:
-    with _with_tpm_library(Tee.AZ_SNP_VTPM):
-        from attestation_agent.attesters.az_snp_vtpm import open_az_snp
+    from attestation_agent.attesters.az_snp_vtpm import open_az_snp
+
+    _demand_tpm_library(Tee.AZ_SNP_VTPM)
     return open_az_snp(hints, _tpm_path(hints))
 
 
 def _open_tpm(hints: TeeHints) -> Attester:
-    with _with_tpm_library(Tee.TPM):
-        from attestation_agent.attesters.tpm import open_tpm
+    from attestation_agent.attesters.tpm import open_tpm
+
+    _demand_tpm_library(Tee.TPM)
     return open_tpm(hints, _tpm_path(hints))
 
 

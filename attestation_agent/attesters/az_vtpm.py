@@ -8,8 +8,9 @@ Source: docs/spec/attesters.md 7 and 8; docs/spec/attestation-agent.md 6.3 and 7
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from attestation_agent.attesters.base import TeeHints
 from attestation_agent.attesters.tpm_log import PcrLog, log_member
@@ -17,7 +18,7 @@ from attestation_agent.attesters.tpm_registers import AZURE_TEXTS, PcrInitData, 
 from attestation_agent.eventlog.files import DIRECTORY, LOG_NAME
 from attestation_agent.hardware.lock_file import LockFile
 from attestation_agent.hardware.tpm import PARAVISOR_INDEX, resource_manager
-from attestation_agent.hardware.tpm2 import Quoted
+from attestation_agent.hardware.tpm_session import Quoted
 from attestation_agent.hardware.tpm_thread import Tpm
 from attestation_agent.reports.hcl import USER_DATA_BYTES, HclReport, ReportType
 from attestation_agent.turn import FairTurns
@@ -39,8 +40,7 @@ RENEWAL_SECONDS: Final = 10.0
 LOCK_FILE: Final = f"{DIRECTORY}/vtpm.lock"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AzureKind:
+class AzureKind(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the two machines it is.
 
     Attributes:

@@ -3,9 +3,10 @@
 Source: docs/spec/attesters.md 1.1 and 1.2.
 """
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
+
+import msgspec
 
 from attestation_agent.hardware.calls import KernelCalls
 from attestation_agent.hardware.gpu_calls import GpuCalls
@@ -28,8 +29,7 @@ class QuoteChoice(StrEnum):
     IOCTL = "ioctl"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeeHints:
+class TeeHints(msgspec.Struct, frozen=True, kw_only=True):
     """What the root found in the environment, and where the system's files are.
 
     Attributes:
@@ -69,7 +69,7 @@ class TeeHints:
     tpm_beside: bool = False
     nvidia_dpu: bool = False
     csv_certificates: bool = False
-    proxies: Proxies = field(default_factory=Proxies)
+    proxies: Proxies = msgspec.field(default_factory=Proxies)
 
     def at(self, path: str) -> str:
         """An absolute path of the system, below `root`."""

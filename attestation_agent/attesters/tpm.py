@@ -11,7 +11,7 @@ from attestation_agent.attesters.tpm_log import PcrLog, log_member
 from attestation_agent.attesters.tpm_registers import TPM_TEXTS, PcrInitData, PcrRegisters
 from attestation_agent.eventlog.files import DIRECTORY, LOG_NAME
 from attestation_agent.hardware.tpm import has_key, resource_manager
-from attestation_agent.hardware.tpm2 import Quoted, TpmSession
+from attestation_agent.hardware.tpm_session import Quoted, TpmSession
 from attestation_agent.hardware.tpm_thread import Tpm
 from attestation_agent.reports.tpm import DIGEST_BYTES, encode_public_key
 from attestation_agent.turn import FairTurns

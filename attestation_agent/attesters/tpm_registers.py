@@ -4,10 +4,11 @@ Source: docs/spec/attestation-agent.md 6.3, 6.5, 7.3 and 7.4; docs/spec/attester
 """
 
 import logging
-from dataclasses import dataclass
 from typing import Final
 
-from attestation_agent.hardware.tpm2 import TpmSession
+import msgspec
+
+from attestation_agent.hardware.tpm_session import TpmSession
 from attestation_agent.hardware.tpm_thread import Tpm
 from attestation_agent.reports.tpm import DIGEST_BYTES, INIT_DATA_PCR, PCRS, bound_value
 from attestation_agent.turn import Turns
@@ -18,8 +19,7 @@ from guest.errors import IntegrityError, InvalidInputError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Texts:
+class Texts(msgspec.Struct, frozen=True, kw_only=True):
     """What callers of the original know these errors by.
 
     Attributes:

@@ -5,8 +5,9 @@ Source: docs/spec/attestation-agent.md 7.2 and 7.5.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Self
+
+import msgspec
 
 from guest.crypto.digest import HashAlgorithm
 from guest.errors import DecodeError
@@ -47,8 +48,7 @@ def event_data(text: bytes) -> bytes:
     return struct.pack("<II", TAG_ID, len(text)) + text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry.
 
     Attributes:
@@ -108,8 +108,7 @@ def read_entries(data: bytes) -> Iterator[Entry]:
         yield Entry.read(cursor)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteAhead:
+class WriteAhead(msgspec.Struct, frozen=True, kw_only=True):
     """What is about to be measured.
 
     Attributes:

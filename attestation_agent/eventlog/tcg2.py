@@ -5,8 +5,9 @@ Source: docs/spec/attesters.md 1.5 and 2.1 (TCG PC Client Platform Firmware Prof
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from guest.errors import DecodeError
 from guest.wire import Cursor
@@ -35,8 +36,7 @@ SYNTHETIC_HEADER: Final = b"".join(
 """Header of a log of ours without firmware's: announces SHA-384 and SM3."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogEvent:
+class LogEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event.
 
     Attributes:
@@ -52,8 +52,7 @@ class LogEvent:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventLog:
+class EventLog(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed log.
 
     Attributes:

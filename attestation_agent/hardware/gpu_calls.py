@@ -5,12 +5,12 @@ NVIDIA's library keeps it (`hardware.nvml`); so do simulated GPUs.
 Source: docs/spec/attesters.md 14.1.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuSurvey:
+
+class GpuSurvey(msgspec.Struct, frozen=True, kw_only=True):
     """What GPUs this guest has.
 
     Attributes:
@@ -22,8 +22,7 @@ class GpuSurvey:
     uuids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuAttestation:
+class GpuAttestation(msgspec.Struct, frozen=True, kw_only=True):
     """What one GPU says of itself.
 
     Attributes:

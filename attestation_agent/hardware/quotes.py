@@ -8,8 +8,9 @@ Source: docs/spec/attesters.md 3.1; docs/ARCHITECTURE.md, decisions 9 and 13.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from attestation_agent.hardware.calls import KernelCalls
 from attestation_agent.hardware.steps import Steps, platform_error
@@ -116,8 +117,7 @@ class IoctlQuotes:
         return self._device.quote(report_data, steps, deadline)
 
 
-@dataclass(frozen=True, slots=True)
-class TakenQuote:
+class TakenQuote(msgspec.Struct, frozen=True):
     """A quote and where it came from.
 
     Attributes:

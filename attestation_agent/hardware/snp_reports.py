@@ -6,8 +6,9 @@ Source: docs/spec/attesters.md 4.2 and 4.3; docs/ARCHITECTURE.md, decisions 9 an
 """
 
 import logging
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from attestation_agent.hardware.sev_guest import SevGuestDevice
 from attestation_agent.hardware.steps import Steps
@@ -26,8 +27,7 @@ CONFIGFS: Final = "configfs"
 DEVICE: Final = "ioctl"
 
 
-@dataclass(frozen=True, slots=True)
-class TakenReport:
+class TakenReport(msgspec.Struct, frozen=True):
     """A report that binds what was asked for, and what the host gave beside it.
 
     Attributes:

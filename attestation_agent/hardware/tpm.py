@@ -5,6 +5,7 @@ Only what detection needs; it must not need the TPM software stack.
 Source: docs/spec/attesters.md 1.2, 5.1, 5.2, 6.1 and 7.1.
 """
 
+import importlib.util
 import os
 import struct
 from enum import Enum
@@ -50,6 +51,11 @@ class Paravisor(Enum):
 
 
 _PARAVISORS: Final = {ReportType.SNP: Paravisor.SNP, ReportType.TDX: Paravisor.TDX}
+
+
+def has_library() -> bool:
+    """Whether the TPM software stack's library is installed; it is not loaded for that."""
+    return importlib.util.find_spec("tpm2_pytss") is not None
 
 
 def resource_manager(path: str) -> str:

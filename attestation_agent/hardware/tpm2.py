@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 # The stack prints every error to standard error by itself; ours say more, and go to the log.
@@ -45,6 +44,7 @@ from attestation_agent.hardware.tpm_link import (
     TpmLink,
     open_link,
 )
+from attestation_agent.hardware.tpm_session import Quoted, SigningKey
 from attestation_agent.reports.tpm import DIGEST_BYTES, PCRS, TpmQuote
 from guest.deadline import Deadline
 from guest.errors import DecodeError, PlatformError
@@ -62,38 +62,6 @@ LARGEST_BUFFER: Final = 1024
 MAX_INDEX_BYTES: Final = 16 * 1024
 MAX_RACES: Final = 5
 """Most times that registers are read anew because they changed meanwhile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningKey:
-    """A persistent RSA key.
-
-    Attributes:
-        object: as the stack knows it, in this session.
-        modulus: of the public key.
-        exponent: as the TPM writes it; 0 is 65537.
-    """
-
-    object: Any
-    modulus: int
-    exponent: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quoted:
-    """A quote, and the registers that it speaks of.
-
-    Attributes:
-        message: TPMS_ATTEST.
-        signature: TPMT_SIGNATURE.
-        raw_signature: the RSA signature in it.
-        pcrs: 24 values of 32 bytes.
-    """
-
-    message: bytes
-    signature: bytes
-    raw_signature: bytes
-    pcrs: tuple[bytes, ...]
 
 
 class _Tcti(PyTCTI):  # type: ignore[misc]  # the library has no types that count here
@@ -118,8 +86,8 @@ class _Tcti(PyTCTI):  # type: ignore[misc]  # the library has no types that coun
         return self._response
 
 
-class TpmSession:
-    """An open TPM; `open_session` makes one."""
+class StackSession:
+    """An open TPM (`TpmSession`); `open_session` makes one."""
 
     def __init__(self, stack: Any, tcti: _Tcti, steps: Steps) -> None:
         """Wrap what is open."""
@@ -337,7 +305,7 @@ class TpmSession:
 @contextmanager
 def open_session(
     path: str, steps: Steps, deadline: Deadline, open_line: OpenLine = FileLine
-) -> Iterator[TpmSession]:
+) -> Iterator[StackSession]:
     """A session for the block.
 
     Args:
@@ -352,7 +320,7 @@ def open_session(
     with open_link(path, steps, deadline, open_line) as link:
         tcti = _Tcti(link)
         with ESAPI(tcti) as stack:
-            yield TpmSession(stack, tcti, steps)
+            yield StackSession(stack, tcti, steps)
 
 
 def _scheme(own: bool) -> Any:

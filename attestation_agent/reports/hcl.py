@@ -7,7 +7,6 @@ Source: docs/spec/attesters.md 7.1, 7.4 and 8.
 """
 
 import hashlib
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Self
 
@@ -68,8 +67,7 @@ class _Document(msgspec.Struct, frozen=True):
     user_data: str = msgspec.field(default="", name="user-data")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HclReport:
+class HclReport(msgspec.Struct, frozen=True, kw_only=True):
     """One report.
 
     Attributes:

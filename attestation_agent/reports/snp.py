@@ -8,9 +8,10 @@ Source: docs/spec/attesters.md 4.1 and 4.2 (AMD SEV-SNP firmware ABI specificati
 """
 
 import struct
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
+
+import msgspec
 
 from guest.errors import DecodeError
 from guest.wire import Cursor
@@ -60,8 +61,7 @@ _MODELS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TcbVersion:
+class TcbVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Security patch levels.
 
     Attributes:
@@ -112,8 +112,7 @@ class TcbVersion:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnpReport:
+class SnpReport(msgspec.Struct, frozen=True, kw_only=True):
     """A report; numbers and byte strings have the names that evidence gives them.
 
     Attributes:
@@ -284,8 +283,7 @@ _ORDER: Final = ("ARK", "VCEK", "VLEK", "ASK", "CRL")
 _ENDORSE_THE_CHIP: Final = ("VCEK", "VLEK")
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(msgspec.Struct, frozen=True):
     """One entry of the host's table.
 
     Attributes:

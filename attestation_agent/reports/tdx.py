@@ -7,8 +7,9 @@ Source: docs/spec/attesters.md 3.2 and 3.7 (Intel TDX module ABI, Intel TDX DCAP
 """
 
 import hashlib
-from dataclasses import dataclass
 from typing import Final, Self
+
+import msgspec
 
 from guest.errors import DecodeError
 from guest.wire import Cursor
@@ -35,8 +36,7 @@ BODY_LENGTHS: Final = {2: BODY_1_0, 3: BODY_1_5}
 MAX_QUOTE_BYTES: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TdReport:
+class TdReport(msgspec.Struct, frozen=True, kw_only=True):
     """A TDREPORT; only this platform's quoting enclave can check its MAC.
 
     Attributes:
@@ -75,8 +75,7 @@ class TdReport:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TdQuote:
+class TdQuote(msgspec.Struct, frozen=True, kw_only=True):
     """A quote over a TD.
 
     Attributes:

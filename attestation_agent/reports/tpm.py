@@ -8,8 +8,9 @@ Source: docs/spec/attesters.md 5.3, 6.2 and 6.3 (TPM 2.0 Library, Part 2, 10.12)
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Self
+
+import msgspec
 
 from guest.errors import DecodeError
 from guest.wire import Cursor
@@ -34,8 +35,7 @@ _SHA256: Final = 0x000B
 _MAX_SELECTIONS: Final = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PcrSelection:
+class PcrSelection(msgspec.Struct, frozen=True, kw_only=True):
     """Registers of one bank.
 
     Attributes:
@@ -47,8 +47,7 @@ class PcrSelection:
     registers: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TpmQuote:
+class TpmQuote(msgspec.Struct, frozen=True, kw_only=True):
     """A TPMS_ATTEST of a quote.
 
     Attributes:

@@ -5,8 +5,9 @@ Source: docs/spec/attestation-agent.md 4.5 and 5.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+import msgspec
 
 from attestation_agent.collector import EvidenceCollector
 from attestation_agent.config import TokenConfigs
@@ -28,8 +29,7 @@ class TokenSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSetup:
+class TokenSetup(msgspec.Struct, frozen=True, kw_only=True):
     """What token sources are made from.
 
     Attributes:
@@ -43,12 +43,11 @@ class TokenSetup:
     configs: TokenConfigs
     evidence: EvidenceCollector
     init_data: str | None = None
-    proxies: Proxies = field(default_factory=Proxies)
+    proxies: Proxies = msgspec.field(default_factory=Proxies)
     headers: Callable[[], tuple[tuple[str, str], ...]] = tuple
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEntry:
+class TokenEntry(msgspec.Struct, frozen=True):
     """One row.
 
     Attributes:

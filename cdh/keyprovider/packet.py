@@ -4,7 +4,6 @@ Source: docs/spec/ocicrypt.md 11.1 and 12, docs/spec/confidential-data-hub.md 9.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
@@ -59,8 +58,7 @@ class _UnwrapInput(msgspec.Struct, frozen=True):
     keyunwrapparams: _UnwrapParams
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnnotationPacket:
+class AnnotationPacket(msgspec.Struct, frozen=True, kw_only=True):
     """A wrapped layer key and how to unwrap it; versions 1 and 2.
 
     Attributes:
@@ -80,8 +78,8 @@ class AnnotationPacket:
     provider: str = KBS_PROVIDER
     iv: bytes | None = None
     wrap_type: str | None = None
-    provider_settings: Mapping[str, object] = field(default_factory=dict)
-    annotations: Mapping[str, object] = field(default_factory=dict)
+    provider_settings: Mapping[str, object] = msgspec.field(default_factory=dict)
+    annotations: Mapping[str, object] = msgspec.field(default_factory=dict)
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

@@ -1,20 +1,20 @@
 """The sources of resources, and the key management services, that CDH has."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from cdh.agent import AgentClient
 from cdh.config import CdhConfig
 from cdh.keyprovider.packet import AnnotationPacket
-from cdh.kms.base import Decrypter, Encrypter, ResourceClient, SecretGetter
+from cdh.kms.base import Decrypter, Encrypter, ResourceClient, SecretGetter, SecretKeeper
 from cdh.kms.site import KmsSite
 from guest.errors import ConfigError, UnsupportedError
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceClientEntry:
+class ResourceClientEntry(msgspec.Struct, frozen=True):
     """One source of resources.
 
     Attributes:
@@ -26,8 +26,7 @@ class ResourceClientEntry:
     open: Callable[[CdhConfig, AgentClient], ResourceClient]
 
 
-@dataclass(frozen=True, slots=True)
-class DecrypterEntry:
+class DecrypterEntry(msgspec.Struct, frozen=True):
     """One key management service that unwraps keys.
 
     Attributes:
@@ -40,8 +39,7 @@ class DecrypterEntry:
     open: Callable[[AnnotationPacket, KmsSite | None], Decrypter]
 
 
-@dataclass(frozen=True, slots=True)
-class GetterEntry:
+class GetterEntry(msgspec.Struct, frozen=True):
     """One service that keeps vault secrets.
 
     Attributes:
@@ -54,8 +52,19 @@ class GetterEntry:
     open: Callable[[Mapping[str, object], ResourceClient, KmsSite | None], SecretGetter]
 
 
-@dataclass(frozen=True, slots=True)
-class EncrypterEntry:
+class KeeperEntry(msgspec.Struct, frozen=True):
+    """One service that an owner can hand vault secrets to.
+
+    Attributes:
+        name: the secret's `provider`, in lower case.
+        open: makes the client from the secret's settings and the owner's file of credentials.
+    """
+
+    name: str
+    open: Callable[[Mapping[str, object], Path, KmsSite | None], SecretKeeper]
+
+
+class EncrypterEntry(msgspec.Struct, frozen=True):
     """One key management service that an owner can seal envelopes with.
 
     Attributes:
@@ -138,6 +147,14 @@ def _seal_with_aws(flags: Mapping[str, object], site: KmsSite | None) -> Encrypt
     return AwsSealer.open(_present(site, "aws"), flags)
 
 
+def _keep_with_aws(
+    settings: Mapping[str, object], credential_file: Path, site: KmsSite | None
+) -> SecretKeeper:
+    from cdh.kms.aws.service import AwsKeeper
+
+    return AwsKeeper.open(_present(site, "aws"), settings, credential_file)
+
+
 def _decrypt_with_ehsm(packet: AnnotationPacket, site: KmsSite | None) -> Decrypter:
     from cdh.kms.ehsm.service import EhsmKms
 
@@ -182,6 +199,9 @@ ENCRYPTERS: Final = (
     EncrypterEntry("ehsm", _seal_with_ehsm),
 )
 """Services that envelopes can be sealed with."""
+
+KEEPERS: Final = (KeeperEntry("aws", _keep_with_aws),)
+"""Services that an owner can hand vault secrets to."""
 
 
 def open_resource_client(config: CdhConfig, agent: AgentClient) -> ResourceClient:
@@ -257,4 +277,28 @@ def open_encrypter(
     for entry in ENCRYPTERS:
         if entry.name == provider:
             return entry.open(flags, site)
+    raise UnsupportedError(f"Unsupported provider: {provider[:100]}")
+
+
+def open_keeper(
+    provider: str,
+    settings: Mapping[str, object],
+    credential_file: Path,
+    site: KmsSite | None = None,
+) -> SecretKeeper:
+    """The service that shall keep an owner's vault secret.
+
+    Args:
+        provider: its name, in any case.
+        settings: as the secret will have them.
+        credential_file: of the owner; it is read.
+        site: gives connections; None where there are none.
+
+    Raises:
+        UnsupportedError: `Unsupported provider: <name>`.
+        GuestError: settings or file are not as specified.
+    """
+    for entry in KEEPERS:
+        if entry.name == provider.lower():
+            return entry.open(settings, credential_file, site)
     raise UnsupportedError(f"Unsupported provider: {provider[:100]}")

@@ -92,6 +92,20 @@ class Encrypter(Protocol):
         ...
 
 
+class SecretKeeper(Protocol):
+    """A service that keeps secrets, as an owner uses it."""
+
+    async def put_secret(
+        self, name: str, secret: Secret, deadline: Deadline
+    ) -> Mapping[str, object]:
+        """Keep a secret under a name, new or as a new version; gives annotations for the getter.
+
+        Raises:
+            GuestError: denied, unreachable, out of time; a version may be kept all the same.
+        """
+        ...
+
+
 def parse_resource_uri(text: str) -> ResourceUri:
     """Read a caller's resource URI; empty and dot segments have no honest use and are refused.
 

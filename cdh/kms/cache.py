@@ -9,8 +9,9 @@ Source: docs/spec/confidential-data-hub.md 14, row 1.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cdh.config import ResourceCacheConfig
 from cdh.kms.base import ResourceClient, parse_resource_uri
@@ -30,8 +31,7 @@ PATIENCE: Final = 1.0
 """Seconds by which a caller's time may end before that of the request it joins."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     value: Secret
     ends: float
     timer: asyncio.TimerHandle

@@ -31,7 +31,7 @@ class LateClient:
             InitialisationError: the client cannot be made, or says so itself.
             GuestError: as the client says.
         """
-        client = await self._get_client(deadline)
+        client = self._client or await self._get_client(deadline)
         return await client.fetch(uri, deadline)
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from cdh.agent import AgentClient
 from cdh.config import CdhConfig
@@ -25,8 +26,7 @@ MAX_IDLE_CLIENTS: Final = 8
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Pooled:
+class _Pooled(msgspec.Struct):
     client: HttpClient
     users: int = 0
 

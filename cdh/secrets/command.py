@@ -17,7 +17,7 @@ from cdh.credentials import RUNTIME_DIR
 from cdh.files import read_given
 from cdh.keyprovider.owner import OwnerSettings, open_registrar
 from cdh.keyprovider.registration import AdminClaims
-from cdh.kms import open_encrypter
+from cdh.kms import open_encrypter, open_keeper
 from cdh.kms.base import parse_resource_uri
 from cdh.kms.site import KmsSite
 from cdh.secrets import seal
@@ -117,16 +117,38 @@ async def _seal(arguments: argparse.Namespace, environment: Mapping[str, str], s
         except DecodeError as error:
             raise InvalidInputError(f"{path} is no private P-256 JWK") from error
     if arguments.kind == "vault":
-        say(NOT_PROVISIONED)
-        pointer = seal.vault(
-            arguments.resource_uri,
-            arguments.provider,
-            _object(arguments.provider_settings, "--provider-settings"),
-            _object(arguments.annotations, "--annotations"),
-        )
+        pointer = await _make_vault(arguments, environment, say)
         return seal.seal(pointer, arguments.signing_kid, key).decode("ascii")
     envelope = await _make_envelope(arguments, environment)
     return seal.seal(envelope, arguments.signing_kid, key).decode("ascii")
+
+
+async def _make_vault(
+    arguments: argparse.Namespace, environment: Mapping[str, str], say: Say
+) -> VaultSecret:
+    pointer = seal.vault(
+        arguments.resource_uri,
+        arguments.provider,
+        _object(arguments.provider_settings, "--provider-settings"),
+        _object(arguments.annotations, "--annotations"),
+    )
+    plaintext, credentials = arguments.file_path, arguments.credential_file_path
+    if (plaintext is None) is not (credentials is None):
+        raise InvalidInputError("--file-path and --credential-file-path need each other")
+    if plaintext is None:
+        say(NOT_PROVISIONED)
+        return pointer
+    config = cdh_config.effective(None, environment, CommandLine.parse(""))
+    site = KmsSite(config, RUNTIME_DIR)
+    try:
+        keeper = open_keeper(pointer.provider, pointer.provider_settings, credentials, site)
+        with read_given(plaintext) as secret:
+            found = await keeper.put_secret(pointer.name, secret, Deadline.after(SECONDS))
+    finally:
+        await site.close()
+    say(f"provisioned: {pointer.name}")
+    annotations = pointer.annotations or found
+    return seal.vault(pointer.name, pointer.provider, pointer.provider_settings, annotations)
 
 
 async def _make_envelope(

@@ -15,6 +15,10 @@ examples:
   secret seal --signing-kid kbs:///default/signing-key/app \\
       --signing-jwk-path sealed-signing-private.json \\
       vault --resource-uri kbs:///default/app/password --provider kbs
+  secret seal --signing-kid kbs:///default/signing-key/app \\
+      --signing-jwk-path sealed-signing-private.json \\
+      vault --resource-uri app/password --provider aws \\
+      --provider-settings '{"region":"us-east-1"}' -f password -c credential.json
   secret unseal --file-path password.sealed --aa-kbc-params cc_kbc::https://kbs.example:8080
   secret verify --file-path password.sealed --jwk-path sealed-signing-public.json
 
@@ -94,6 +98,19 @@ def _add_seal(commands: _Commands) -> None:
     vault.add_argument("-p", "--provider", required=True, help="kbs, aliyun or aws")
     vault.add_argument("--provider-settings", default="{}", metavar="JSON", help="for the provider")
     vault.add_argument("-a", "--annotations", default="{}", metavar="JSON", help="for the provider")
+    vault.add_argument(
+        "-f",
+        "--file-path",
+        type=Path,
+        help="the plaintext: hand it to the provider first, as a new secret or a new version "
+        "(aws alone; /dev/stdin for a pipe)",
+    )
+    vault.add_argument(
+        "-c",
+        "--credential-file-path",
+        type=Path,
+        help="with --file-path: the owner's credential.json",
+    )
 
 
 def _add_envelope(kinds: _Commands) -> None:

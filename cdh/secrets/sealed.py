@@ -6,7 +6,6 @@ Source: docs/spec/confidential-data-hub.md 7.1 to 7.3; RFC 7515 section 7.1.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self, TypeAlias
 
@@ -66,8 +65,7 @@ class _EnvelopeJson(msgspec.Struct, frozen=True, kw_only=True):
     annotations: dict[str, object] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VaultSecret:
+class VaultSecret(msgspec.Struct, frozen=True, kw_only=True):
     """A pointer: the secret lies with a provider, under a name.
 
     Attributes:
@@ -79,8 +77,8 @@ class VaultSecret:
 
     name: str
     provider: str
-    provider_settings: Mapping[str, object] = field(default_factory=dict)
-    annotations: Mapping[str, object] = field(default_factory=dict)
+    provider_settings: Mapping[str, object] = msgspec.field(default_factory=dict)
+    annotations: Mapping[str, object] = msgspec.field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Compact JSON in the order of the specification."""
@@ -96,8 +94,7 @@ class VaultSecret:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvelopeSecret:
+class EnvelopeSecret(msgspec.Struct, frozen=True, kw_only=True):
     """The secret itself, encrypted with a key that a provider can decrypt.
 
     Attributes:
@@ -117,8 +114,8 @@ class EnvelopeSecret:
     wrap_type: str
     iv: bytes
     provider: str
-    provider_settings: Mapping[str, object] = field(default_factory=dict)
-    annotations: Mapping[str, object] = field(default_factory=dict)
+    provider_settings: Mapping[str, object] = msgspec.field(default_factory=dict)
+    annotations: Mapping[str, object] = msgspec.field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Compact JSON in the order of the specification."""
@@ -185,8 +182,7 @@ def _decode_envelope(data: bytes) -> EnvelopeSecret:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedSecret:
+class SignedSecret(msgspec.Struct, frozen=True, kw_only=True):
     """A sealed secret whose form and header are right, and whose signature nobody checked yet.
 
     Attributes:

@@ -4,15 +4,15 @@ Source: docs/spec/confidential-data-hub.md 10.1.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from cdh.storage.base import KeySource, StorageSite, Volume, VolumeParser
 from cdh.storage.mounts import SecureMounts
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeEntry:
+class VolumeEntry(msgspec.Struct, frozen=True):
     """One kind of volume.
 
     Attributes:

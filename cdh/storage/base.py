@@ -1,9 +1,10 @@
 """What a kind of volume can do, and what it is given to do it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from cdh.storage.kernel import KernelMounts
 from cdh.storage.undo import UndoStack
@@ -34,8 +35,7 @@ class MountCalls(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageSite:
+class StorageSite(msgspec.Struct, frozen=True, kw_only=True):
     """Where things are on this machine.
 
     Attributes:
@@ -58,7 +58,7 @@ class StorageSite:
     ossfs: str = "/usr/local/bin/ossfs"
     gocryptfs: str = "/usr/local/bin/gocryptfs"
     accept_files: bool = False
-    kernel: MountCalls = field(default_factory=KernelMounts)
+    kernel: MountCalls = msgspec.field(default_factory=KernelMounts)
 
     async def run(
         self,

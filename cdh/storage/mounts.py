@@ -8,9 +8,10 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from cdh.storage.base import MountCalls, VolumeParser
 from cdh.storage.blocking import run_blocking
@@ -65,8 +66,7 @@ class Turns:
                 del self._users[name], self._locks[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(msgspec.Struct, frozen=True):
     """A volume that was mounted here.
 
     Attributes:

@@ -5,9 +5,10 @@ Source: docs/spec/confidential-data-hub.md 10.2 and 10.6.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
+
+import msgspec
 
 from cdh.storage.mkfs import parse_options
 from guest.errors import DecodeError
@@ -59,8 +60,7 @@ class HeaderLocation(StrEnum):
     DEVICE = "device"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LuksOptions:
+class LuksOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What LUKS2 is told.
 
     Attributes:
@@ -78,16 +78,14 @@ class LuksOptions:
     header: HeaderLocation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZfsOptions:
+class ZfsOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What ZFS is told: the names of pool and data set."""
 
     pool: str
     dataset: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockDeviceOptions:
+class BlockDeviceOptions(msgspec.Struct, frozen=True, kw_only=True):
     """One request.
 
     Attributes:

@@ -7,8 +7,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from guest.deadline import Deadline
 from guest.errors import GuestError
@@ -24,8 +25,7 @@ STEP_SHARE: Final = 0.6
 Step = Callable[[Deadline], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Undo:
+class Undo(msgspec.Struct, frozen=True):
     """One step back.
 
     Attributes:

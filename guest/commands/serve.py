@@ -39,9 +39,9 @@ def serve(options: argparse.Namespace, environment: dict[str, str]) -> NoReturn:
             metrics_dir="--metrics-dir",
         )
     )
-    rest_arguments = rest_root.make_parser().parse_args(
-        ["--bind", options.bind, "--features", options.features]
-    )
+    rest_words = [f"--bind={options.bind}", f"--features={options.features}"]
+    rest_words.append(f"--resource-injection={options.resource_injection}")
+    rest_arguments = rest_root.make_parser().parse_args(rest_words)
 
     async def build() -> Sequence[Component]:
         metrics = Metrics()

@@ -5,9 +5,10 @@ Source: OCI image-spec "Digests"; docs/spec/kbs-protocol.md 3.2 and 4.2 (the fou
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
+
+import msgspec
 
 from guest.errors import DecodeError, IntegrityError
 from guest.wire import decode_hex
@@ -78,8 +79,7 @@ class _Sm3:
         return self.digest().hex()
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True):
     """One digest.
 
     Attributes:

@@ -79,7 +79,9 @@ class Endpoints:
                 problem with every one of them.
             DeadlineError: the deadline passed.
         """
-        order = (self._preferred, *(url for url in self._urls if url != self._preferred))
+        order = self._urls
+        if order[0] != self._preferred:
+            order = (self._preferred, *(url for url in order if url != self._preferred))
         failure: UnavailableError | None = None
         for index, url in enumerate(order):
             share = _share(deadline, len(order) - index)

@@ -5,8 +5,9 @@ Source: docs/spec/ttrpc.md 1.1.
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from guest.errors import InvalidInputError
 
@@ -19,8 +20,7 @@ ANY_CID: Final = 0xFFFF_FFFF
 _DECIMAL: Final = re.compile(r"[0-9]{1,10}\Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(msgspec.Struct, frozen=True):
     """A Unix stream socket.
 
     Attributes:
@@ -35,8 +35,7 @@ class UnixAddress:
         return f"unix://{'@' if self.abstract else ''}{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
+class TcpAddress(msgspec.Struct, frozen=True):
     """A numeric IP address and a port; port 0 lets a listener choose."""
 
     host: str
@@ -51,8 +50,7 @@ class TcpAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class VsockAddress:
+class VsockAddress(msgspec.Struct, frozen=True):
     """A context id and a port of the virtual machine's socket family."""
 
     cid: int

@@ -9,10 +9,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from guest import correlation
 from guest.deadline import boot_seconds
@@ -27,6 +27,12 @@ TEXT_BUG: Final = "internal error"
 
 KILL_SECONDS: Final = 1.0
 """Seconds that a handler has to end after its last cancellation, when a server stops."""
+
+LINE_SECONDS: Final = 0.02
+"""Longest wait, in seconds, of the line of a call that went well: lines are written together."""
+
+LINES_AT_ONCE: Final = 32
+"""Lines that wait no longer, since writing them holds the loop."""
 
 Outcome = Message | Status
 """A response message, or why there is none."""
@@ -170,25 +176,35 @@ class Call:
         reply(outcome)
 
     def _report(self, code: Code, detail: ErrorDetail | None) -> None:
-        """Log and count, one turn of the loop later: the answer leaves first."""
-        seconds = boot_seconds() - self._started
-        asyncio.get_running_loop().call_soon(self._report_now, code, detail, seconds)
+        ended = boot_seconds()
+        self._calls.report(_Ended(self, code, detail, ended, ended - self._started))
 
-    def _report_now(self, code: Code, detail: ErrorDetail | None, seconds: float) -> None:
-        path = self.bound.method.path
-        if log.isEnabledFor(logging.INFO):
-            extra: dict[str, object] = {
-                "method": path,
-                "code": code.name,
-                "seconds": round(seconds, 6),
-                "peer": self.context.peer,
-                "request": self.identity,
-            }
-            if detail is not None:
-                extra |= {"error": detail.code, "causes": list(detail.causes)}
-            log.info("call ended", extra=extra)
-        if self._calls.observer is not None:
-            self._calls.observer.call_ended(path, code, seconds, detail)
+
+class _Ended(NamedTuple):
+    """A call whose outcome is decided: `at` that boot second, after so many `seconds`."""
+
+    call: Call
+    code: Code
+    detail: ErrorDetail | None
+    at: float
+    seconds: float
+
+    def log(self) -> None:
+        """Write the line, with the time at which the call ended."""
+        extra: dict[str, object] = {
+            "method": self.call.bound.method.path,
+            "code": self.code.name,
+            "seconds": round(self.seconds, 6),
+            "peer": self.call.context.peer,
+            "request": self.call.identity,
+        }
+        if self.detail is not None:
+            extra |= {"error": self.detail.code, "causes": list(self.detail.causes)}
+        record = log.makeRecord(
+            log.name, logging.INFO, __file__, 0, "call ended", (), None, extra=extra
+        )
+        record.created -= boot_seconds() - self.at
+        log.handle(record)
 
 
 class Calls:
@@ -202,6 +218,8 @@ class Calls:
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_stopped = False
+        self._unlogged: list[_Ended] = []
+        self._line_timer: asyncio.TimerHandle | None = None
 
     @property
     def active(self) -> int:
@@ -249,6 +267,28 @@ class Calls:
         if not self._active:
             self._idle.set()
 
+    def report(self, ended: _Ended) -> None:
+        """Count a call; its line follows with others', one turn of the loop later if it failed."""
+        if self.observer is not None:
+            path = ended.call.bound.method.path
+            self.observer.call_ended(path, ended.code, ended.seconds, ended.detail)
+        if not log.isEnabledFor(logging.INFO):
+            return
+        self._unlogged.append(ended)
+        loop = asyncio.get_running_loop()
+        if self._line_timer is None:
+            self._line_timer = loop.call_later(LINE_SECONDS, self._write_lines)
+        if ended.code is not Code.OK or len(self._unlogged) == LINES_AT_ONCE:
+            loop.call_soon(self._write_lines)
+
+    def _write_lines(self) -> None:
+        if self._line_timer is not None:
+            self._line_timer.cancel()
+            self._line_timer = None
+        unlogged, self._unlogged = self._unlogged, []
+        for ended in unlogged:
+            ended.log()
+
     async def finish(self, grace: float, undo: float) -> None:
         """Wait `grace` seconds for all calls, then `undo` for those that roll back or finish."""
         await self._wait(grace)
@@ -270,6 +310,7 @@ class Calls:
     async def close(self) -> None:
         """Let go of the tasks, after `finish`; a handler that ignores cancellation is left."""
         self._is_stopped = True
+        self._write_lines()
         group, self._group = self._group, None
         if group is None:
             return

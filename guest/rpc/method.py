@@ -7,10 +7,10 @@ Source: docs/spec/ttrpc.md 6, docs/spec/protos.md.
 """
 
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, Protocol, TypeVar, cast
 
+import msgspec
 from google.protobuf.message import Message
 
 from guest.deadline import Deadline
@@ -37,8 +37,7 @@ class OnCancel(Enum):
     """Runs to its end; the answer is dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Method(Generic[Q, R]):
+class Method(msgspec.Struct, Generic[Q, R], frozen=True):
     """One remote procedure.
 
     Attributes:
@@ -74,8 +73,7 @@ Metadata = tuple[tuple[str, str], ...]
 """Repeated keys are allowed and keep their order; keys are lower case."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallContext:
+class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a handler knows of its call besides the request.
 
     Attributes:
@@ -123,8 +121,7 @@ class Channel(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Bound(Generic[Q, R]):
+class Bound(msgspec.Struct, Generic[Q, R], frozen=True):
     """A method and what serves it."""
 
     method: Method[Q, R]

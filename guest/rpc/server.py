@@ -5,8 +5,9 @@ Source: CONTRIBUTING.md 5, 8 and 9.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from guest.protos.detail_pb2 import ErrorDetail
 from guest.rpc.status import Code
@@ -15,8 +16,7 @@ DRAIN_GRACE: Final = 5.0
 """Seconds that calls under way have to finish when a server stops; the stop takes twice that."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerLimits:
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a server bears; the defaults are the specification's.
 
     Attributes:

@@ -3,9 +3,10 @@
 Source: docs/spec/ttrpc.md 3; CONTRIBUTING.md 6.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+import msgspec
 
 from guest.errors import (
     DeadlineError,
@@ -69,8 +70,7 @@ _CODES: Final[tuple[tuple[type[GuestError], Code], ...]] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a call that is not a success.
 
     Attributes:

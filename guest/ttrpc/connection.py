@@ -6,9 +6,10 @@ frames. Nothing here waits, and of a frame that is too long nothing is kept.
 Source: docs/spec/ttrpc.md 2, 6, 8.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from guest.errors import GuestError, LimitError
 from guest.ttrpc.frame import (
@@ -48,6 +49,8 @@ class StreamKind(Enum):
 class StreamState(Enum):
     """Which direction of a stream still carries messages."""
 
+    __hash__ = object.__hash__  # a member is equal to itself alone; Enum's own is slow
+
     OPEN = "open"
     REMOTE_CLOSED = "remote-closed"
     """The peer sends no more; we may."""
@@ -59,6 +62,8 @@ class StreamState(Enum):
 
 class Signal(Enum):
     """What moves a stream from one state to the next."""
+
+    __hash__ = object.__hash__  # as above
 
     REMOTE_CLOSE = "remote-close"
     LOCAL_CLOSE = "local-close"
@@ -83,8 +88,7 @@ class StreamClosedError(GuestError):
     code = "stream-closed"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
+class RequestReceived(msgspec.Struct, frozen=True):
     """A client opened a stream; `data` is the encoded Request."""
 
     stream_id: int
@@ -92,16 +96,14 @@ class RequestReceived:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseReceived:
+class ResponseReceived(msgspec.Struct, frozen=True):
     """A server ended a stream; `data` is the encoded Response."""
 
     stream_id: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DataReceived:
+class DataReceived(msgspec.Struct, frozen=True):
     """A message of a streaming call (None: no message), perhaps the peer's last."""
 
     stream_id: int
@@ -109,16 +111,14 @@ class DataReceived:
     is_end: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRefused:
+class RequestRefused(msgspec.Struct, frozen=True):
     """Server: answer INVALID_ARGUMENT and `message` on this id; a call active there goes on."""
 
     stream_id: int
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class StreamFailed:
+class StreamFailed(msgspec.Struct, frozen=True):
     """Client: this call failed and is over.
 
     Attributes:
@@ -130,8 +130,7 @@ class StreamFailed:
     is_oversize: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FramingLost:
+class FramingLost(msgspec.Struct, frozen=True):
     """What arrives are no frames: close without a word. There are no more events."""
 
 
@@ -140,8 +139,7 @@ Event = (
 )
 
 
-@dataclass(slots=True)
-class _Stream:
+class _Stream(msgspec.Struct):
     kind: StreamKind
     state: StreamState
 

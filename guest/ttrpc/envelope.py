@@ -4,9 +4,9 @@ Source: docs/spec/ttrpc.md 3, 4, 5.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from google.protobuf.message import DecodeError as ProtobufError
 
 from guest.errors import DecodeError
@@ -23,8 +23,7 @@ MAX_TIMEOUT_NANO: Final = 2**63 - 1
 NANO: Final = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A decoded Request.
 
     Attributes:

@@ -4,9 +4,10 @@ Source: docs/spec/ttrpc.md 2.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final, Self
+
+import msgspec
 
 from guest.errors import DecodeError, LimitError
 
@@ -50,8 +51,7 @@ def oversize_text(length: int) -> str:
     return f"message length {length} exceed maximum message size of {MAX_DATA_LENGTH}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameHeader:
+class FrameHeader(msgspec.Struct, frozen=True, kw_only=True):
     """One header.
 
     Attributes:

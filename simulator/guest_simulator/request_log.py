@@ -21,6 +21,7 @@ LOGGED_HEADERS: Final = (
     "host",
     "range",
     "user-agent",
+    "x-amz-target",
     "x-request-id",
 )
 

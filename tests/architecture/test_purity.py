@@ -113,6 +113,7 @@ MUST_SAY_SO: Final = (
     "image_pull.ocicrypt.protocol",
     "image_pull.signature.policy",
     "image_pull.signature.payload",
+    "api_server_rest.injection",
     "api_server_rest.query",
 )
 """The modules that the architecture page marks S; each is checked once it exists."""

@@ -45,6 +45,7 @@ LAYERS: Final = {
     "guest.rpc": 3,
     "guest.ttrpc": 3,
     "guest.http": 3,
+    "guest.http_idle": 3,
     "guest.process": 3,
     "guest.proxies": 3,
     "guest.retry": 3,
@@ -53,6 +54,7 @@ LAYERS: Final = {
     "guest.config": 5,
     "guest.config_tree": 5,
     "guest.cmdline": 5,
+    "guest.help_text": 5,
     "guest.log": 5,
     "guest.metrics": 5,
     "guest.supervisor": 5,
@@ -79,7 +81,7 @@ SIMULATOR_MAY_IMPORT: Final = ("guest.protos", "guest.ttrpc")
 
 DOORS: Final = {
     "Crypto": ("guest.crypto.kmac",),
-    "aiohttp": ("guest.http", "guest.metrics", "api_server_rest.app"),
+    "aiohttp": ("guest.http", "guest.http_idle", "guest.metrics", "api_server_rest.app"),
     "cryptography.x509": ("guest.crypto.x509", "image_pull.signature.fulcio"),
     "grpc": ("guest.rpc.grpc",),
     "isal": ("image_pull.layers.decompress",),
@@ -95,7 +97,7 @@ DOORS: Final = {
     "tpm2_pytss": ("attestation_agent.hardware.tpm2",),
     "uvloop": ("guest.supervisor",),
     "yaml": ("guest.config", "guest.userdata.parse", "image_pull.signature"),
-    "yarl": ("guest.http", "api_server_rest.app"),
+    "yarl": ("guest.http", "guest.http_idle", "api_server_rest.app"),
     "zstandard": ("image_pull.layers.decompress",),
 }
 """Library to the only modules that import it; `rich` never reaches a daemon."""

@@ -1,4 +1,4 @@
-"""What a daemon imports before its socket has its name: the heavy libraries are not among it."""
+"""What a daemon imports before its socket has its name: no heavy library, no class made slowly."""
 
 import json
 import subprocess
@@ -36,6 +36,46 @@ import importlib, json, sys
 importlib.import_module(sys.argv[1])
 print(json.dumps(sorted(sys.modules)))
 """
+
+STARTS: Final = (
+    ("attestation_agent.main", "attestation_agent.attesters.tpm"),
+    ("attestation_agent.main", "attestation_agent.attesters.tdx"),
+    ("attestation_agent.main", "attestation_agent.attesters.snp"),
+    ("attestation_agent.main", "attestation_agent.attesters.az_snp_vtpm"),
+    ("attestation_agent.main", "attestation_agent.attesters.az_tdx_vtpm"),
+    ("cdh.main", "cdh.kms.cache", "cdh.kms.late", "cdh.kms.offline_fs"),
+)
+"""A root, and what else it imports before it listens, as the guest or the configuration is."""
+
+DATACLASSES: Final = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+found = [
+    f"{name}.{kind.__name__}"
+    for name, module in sys.modules.items()
+    if name.split(".")[0] in ("attestation_agent", "cdh", "guest", "image_pull")
+    for kind in vars(module).values()
+    if isinstance(kind, type) and kind.__module__ == name
+    if "__dataclass_fields__" in vars(kind)
+]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("modules", STARTS)
+def test_values_that_a_start_needs_are_structs_not_dataclasses(modules: tuple[str, ...]) -> None:
+    """Making a dataclass compiles code: as much time as 15 structs take."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", DATACLASSES, *modules],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
 
 
 @pytest.mark.parametrize("root", ROOTS)

@@ -25,7 +25,7 @@ from guest.ttrpc.channel import TtrpcChannel
 from guest_simulator.kms.aws.cloud import AwsCloud
 from guest_simulator.kms.ehsm.server import EhsmServer
 from support import aws_world, ehsm_world
-from support.cdh_tools import run_tool
+from support.cdh_tools import Done, run_tool
 from support.kbs_hub import hub_world
 
 SIGNER = "default/signing-key/1"
@@ -94,6 +94,25 @@ class World:
         assert done.status == 0, done.err
         assert "canary" not in done.out + done.err
         return done.out.encode()
+
+    async def keep(self, name: str, content: bytes, *more: object, secret: object) -> Done:
+        """Hand a secret to AWS with the command, the plaintext on standard input."""
+        (self.folder / "credential").write_text(json.dumps(aws_world.CREDENTIAL))
+        (self.folder / "roots.pem").write_bytes(self.cloud.ca)
+        with self.signer.private_jwk("x") as jwk:
+            (self.folder / "jwk").write_bytes(jwk.reveal())
+        return await run_tool(
+            "secret_main",
+            "seal", "--signing-kid", KID, "--signing-jwk-path", self.folder / "jwk",
+            "vault", "-r", name, "-p", "aws", "--provider-settings", json.dumps(AWS_SETTINGS),
+            "-f", secret, "-c", self.folder / "credential", *more, stdin=content,
+            variables={
+                "HTTPS_PROXY": self.cloud.proxy,
+                "SSL_CERT_FILE": str(self.folder / "roots.pem"),
+                "AWS_ACCESS_KEY_ID": "AKPLANTED",
+                "AWS_SECRET_ACCESS_KEY": "planted",
+            },
+        )  # fmt: skip
 
     async def unseal_by_hand(self, sealed: bytes, name: str, credential: str) -> bytes:
         """What the command writes, its credentials in a directory of its own."""
@@ -177,6 +196,54 @@ async def test_vault_secrets_of_aws_are_unsealed(short_tmp: Path, tmp_path: Path
             await hub.unseal(hub.vault("another"))
         with pytest.raises(GuestError, match=FAILED):
             await hub.unseal(hub.vault("test_secret", "ehsm"))
+
+
+async def test_a_secret_that_is_sealed_and_handed_to_aws_in_one_step_is_unsealed(
+    short_tmp: Path, tmp_path: Path
+) -> None:
+    async with world(short_tmp, tmp_path) as hub:
+        for content in (b"canary one", b"canary two \0\xff"):
+            done = await hub.keep("app/password", content, secret="/dev/stdin")
+            assert done.status == 0, done.err
+            assert done.err.splitlines()[-1] == "provisioned: app/password"
+            assert "must be provisioned" not in done.err
+            assert "canary" not in done.out + done.err
+            assert await hub.unseal(done.out.encode()) == content
+        (tmp_path / "sealed").write_text(done.out)
+        shown = json.loads(
+            (await run_tool("secret_main", "inspect", "-f", tmp_path / "sealed")).out
+        )
+        assert shown["annotations"] == {"version_id": "", "version_stage": ""}
+        assert shown["provider_settings"] == AWS_SETTINGS
+        pinned = ("-a", '{"version_stage":"AWSPREVIOUS"}')
+        done = await hub.keep("app/password", b"canary three", *pinned, secret="/dev/stdin")
+        assert await hub.unseal(done.out.encode()) == b"canary two \0\xff"
+
+
+async def test_where_a_secret_cannot_be_handed_to_aws_nothing_is_sealed(
+    short_tmp: Path, tmp_path: Path
+) -> None:
+    async with world(short_tmp, tmp_path) as hub:
+        asked = len(hub.cloud.requests)
+        for words, more, secret in (
+            ("/nonexistent/F cannot be read", (), "/nonexistent/F"),
+            ("Unsupported provider: kbs", ("-p", "kbs"), "/dev/stdin"),
+            ("AWS KMS error: ", ("--provider-settings", "{}"), "/dev/stdin"),
+            ("--annotations is no JSON object", ("-a", "[]"), "/dev/stdin"),
+        ):
+            done = await hub.keep("app/password", b"canary", *more, secret=secret)
+            assert (done.status, done.out) == (1, "")
+            assert words in done.err
+        assert len(hub.cloud.requests) == asked
+        for content, words in ((b"", "a secret has 1 to 65536 bytes"), (b"canary", "Invalid name")):
+            done = await hub.keep("no name", content, secret="/dev/stdin")
+            assert (done.status, done.out) == (1, "")
+            assert words in done.err
+            assert "canary" not in done.err
+        del hub.cloud.store.access_keys[aws_world.ACCESS_KEY]
+        done = await hub.keep("app/password", b"canary", secret="/dev/stdin")
+        assert (done.status, done.out) == (1, "")
+        assert "app/password" not in hub.cloud.store.secrets
 
 
 async def test_an_envelope_of_aws_is_unsealed(short_tmp: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ ANSWERS: Final[tuple[Callable[[int, bytes, str], object], ...]] = (
     api.decode_plaintext,
     api.decode_ciphertext,
     api.decode_secret,
+    api.decode_stored,
 )
 STATUSES: Final = (200, 400, 500)
 
@@ -22,6 +23,7 @@ SEEDS = (
     b'{"KeyId":"k","Plaintext":"a2V5","CiphertextBlob":"AA=="}',
     b'{"Name":"n","SecretString":"x"}',
     b'{"Name":"n","SecretBinary":"AAE="}',
+    b'{"ARN":"a","Name":"n","VersionId":"v"}',
     b'{"__type":"com.amazonaws#NotFoundException","message":"m","Message":"M"}',
 )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api_server_rest.component import ApiServerRest
-from api_server_rest.config import Feature, RestConfig
+from api_server_rest.config import Feature, Injection, RestConfig
 from guest.protos import aa_pb2, cdh_pb2
 from guest.protos.methods import (
     EXTEND_RUNTIME_MEASUREMENT,
@@ -18,7 +18,7 @@ from guest.protos.methods import (
     GET_TEE_TYPE,
     GET_TOKEN,
 )
-from guest.rpc.method import CallContext, Routes
+from guest.rpc.method import CallContext, Channel, Routes
 from guest.rpc.server import serving
 from guest.rpc.status import Code, Status, StatusError
 from guest.ttrpc.channel import TtrpcChannel
@@ -229,9 +229,11 @@ async def rest_world(
     with_aa: bool = True,
     with_cdh: bool = True,
     refuse_origin: bool = False,
+    injection: Injection = Injection.OFF,
+    cdh: Channel | None = None,
     change: Callable[[Backends], None] = lambda backends: None,
 ) -> AsyncIterator[RestWorld]:
-    """A shim with its backends; either may be absent."""
+    """A shim with its backends; either may be absent, and `cdh` leads to another hub."""
     backends = Backends(folder)
     change(backends)
     config = RestConfig(
@@ -241,8 +243,10 @@ async def rest_world(
         aa_address=backends.aa_address,
         version="v0.16.0",
         refuse_origin=refuse_origin,
+        injection=injection,
     )
-    shim = ApiServerRest(config, TtrpcChannel(config.aa_address), TtrpcChannel(config.cdh_address))
+    hub = cdh or TtrpcChannel(config.cdh_address)
+    shim = ApiServerRest(config, TtrpcChannel(config.aa_address), hub)
     ready, stop = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         if with_aa:

@@ -33,6 +33,9 @@ MEDIA_TYPE: Final = "application/x-amz-json-1.1"
 MAX_ANSWER_LENGTH: Final = 1024 * 1024
 """Most bytes of an answer that are read; a secret of the service has at most 64 KiB."""
 
+MAX_SECRET_LENGTH: Final = 64 * 1024
+"""Most bytes of a secret that the service keeps."""
+
 MAX_DEPTH: Final = 16
 
 TRANSIENT_CODES: Final = frozenset(
@@ -74,6 +77,12 @@ _QUOTED_REQUEST: Final = re.compile(
 )
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class ExistsError(InvalidInputError):
+    """A secret of that name is there already."""
+
+    code = "exists"
 
 
 class Service(StrEnum):
@@ -132,6 +141,10 @@ class _SecretJson(msgspec.Struct, frozen=True, rename="pascal"):
     secret_binary: str | None = None
 
 
+class _StoredJson(msgspec.Struct, frozen=True, rename="pascal"):
+    version_id: str
+
+
 class _RefusalJson(msgspec.Struct, frozen=True):
     type: str = msgspec.field(name="__type")
     message: str | None = None
@@ -176,6 +189,37 @@ def get_secret_request(name: str, version: SecretVersion) -> AwsRequest:
     return _request(Service.SECRETS_MANAGER, "secretsmanager.GetSecretValue", members)
 
 
+def create_secret_request(name: str, secret: Secret, token: str) -> AwsRequest:
+    """Keep a new secret.
+
+    Args:
+        name: none of an existing one.
+        secret: at most `MAX_SECRET_LENGTH` bytes, at least one.
+        token: a new UUID; a request that is repeated has the same.
+    """
+    return _store_request("secretsmanager.CreateSecret", "Name", name, secret, token)
+
+
+def put_secret_request(name: str, secret: Secret, token: str) -> AwsRequest:
+    """Keep a new version of a secret, which becomes the current one; see `create_secret_request`.
+
+    Args:
+        name: of the existing one, or its ARN.
+        secret: as there.
+        token: as there; not that of another request.
+    """
+    return _store_request("secretsmanager.PutSecretValue", "SecretId", name, secret, token)
+
+
+def _store_request(target: str, member: str, name: str, secret: Secret, token: str) -> AwsRequest:
+    members = {
+        member: name,
+        "ClientRequestToken": token,
+        "SecretBinary": wire.encode_base64(secret.reveal()),
+    }
+    return _request(Service.SECRETS_MANAGER, target, members)
+
+
 def _request(service: Service, target: str, members: Mapping[str, object]) -> AwsRequest:
     return AwsRequest(service=service, target=target, body=msgspec.json.encode(members))
 
@@ -217,6 +261,16 @@ def decode_secret(status: int, body: bytes, request_id: str) -> Secret:
     if answer.secret_binary is not None:
         return Secret(_decode_base64(answer.secret_binary, "SecretBinary"))
     raise PeerError("answer has neither SecretString nor SecretBinary")
+
+
+def decode_stored(status: int, body: bytes, request_id: str) -> str:
+    """The id of the version that the service keeps now.
+
+    Raises:
+        ExistsError: there is a secret of that name.
+        GuestError: as `decode_plaintext`.
+    """
+    return _decode(_StoredJson, status, body, request_id).version_id
 
 
 def _decode_base64(text: str, name: str) -> bytes:
@@ -263,6 +317,8 @@ def refusal(*, status: int, code: str, message: str, request_id: str) -> GuestEr
         return UnavailableError(text)
     if code in KEY_CODES or status == 401:
         return UnauthenticatedError(text)
+    if code == "ResourceExistsException":
+        return ExistsError(text)
     if code in ("NotFoundException", "ResourceNotFoundException"):
         return NotFoundError(text)
     if code in ("AccessDeniedException", "AccessDenied") or status == 403:

@@ -7,6 +7,7 @@ Source: docs/spec/confidential-data-hub.md 8.1 and 8.6; docs/adr/0005.
 """
 
 import asyncio
+import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Final, Self, TypeVar
 
 from cdh.files import read_given
 from cdh.kms.aws import api
-from cdh.kms.aws.api import AwsRequest
+from cdh.kms.aws.api import AwsRequest, ExistsError
 from cdh.kms.aws.settings import (
     AwsCredentials,
     decode_credentials,
@@ -27,7 +28,7 @@ from cdh.kms.calls import CALL_SECONDS, refused, repeated, worded
 from cdh.kms.files import MAX_FILE_LENGTH, CredentialFiles, decode_file
 from cdh.kms.site import KmsSite
 from guest.deadline import Deadline
-from guest.errors import DecodeError
+from guest.errors import DecodeError, InvalidInputError
 from guest.http import HttpClient
 from guest.secret import Secret
 
@@ -163,16 +164,11 @@ class AwsSealer:
         Raises:
             GuestError: the file cannot be read or is not as specified; the region is none.
         """
-        path = Path(str(flags["credential_file_path"]))
         try:
             region = verify_region(str(flags["region"]))
         except DecodeError as error:
             raise refused(NAME, error) from error.__cause__
-        return cls(
-            site,
-            region,
-            decode_file(read_given(path, MAX_FILE_LENGTH), str(path), decode_credentials),
-        )
+        return cls(site, region, _given_credentials(Path(str(flags["credential_file_path"]))))
 
     async def encrypt(
         self, plaintext: Secret, key_id: str, deadline: Deadline
@@ -189,6 +185,55 @@ class AwsSealer:
         return ciphertext, {}
 
 
+class AwsKeeper:
+    """A `SecretKeeper` with the credential file that an owner names.
+
+    Args:
+        site: gives connections.
+        region: verified.
+        credentials: of the owner.
+    """
+
+    def __init__(self, site: KmsSite, region: str, credentials: AwsCredentials) -> None:
+        self._client = AwsClient(site, region, lambda: credentials)
+
+    @classmethod
+    def open(cls, site: KmsSite, settings: Mapping[str, object], credential_file: Path) -> Self:
+        """Choose the region as guests do; read the file; blocks.
+
+        Raises:
+            GuestError: settings or file are not as specified.
+        """
+        try:
+            region = parse_region(settings)
+        except DecodeError as error:
+            raise refused(NAME, error) from error.__cause__
+        return cls(site, region, _given_credentials(credential_file))
+
+    async def put_secret(
+        self, name: str, secret: Secret, deadline: Deadline
+    ) -> Mapping[str, object]:
+        """Keep a secret in Secrets Manager, under a new name or as a new version.
+
+        Raises:
+            GuestError: `AWS KMS error: ...`.
+        """
+        if not 1 <= len(secret) <= api.MAX_SECRET_LENGTH:
+            limit = api.MAX_SECRET_LENGTH
+            raise InvalidInputError(f"{NAME} error: a secret has 1 to {limit} bytes")
+
+        async def call() -> str:
+            create = api.create_secret_request(name, secret, str(uuid.uuid4()))
+            try:
+                return await self._client.call(create, api.decode_stored, deadline)
+            except ExistsError:
+                put = api.put_secret_request(name, secret, str(uuid.uuid4()))
+                return await self._client.call(put, api.decode_stored, deadline)
+
+        await worded(NAME, call)
+        return {"version_id": "", "version_stage": ""}
+
+
 def read_credentials(files: CredentialFiles) -> AwsCredentials:
     """Read the one file of credentials; blocks.
 
@@ -197,3 +242,8 @@ def read_credentials(files: CredentialFiles) -> AwsCredentials:
         PlatformError: it is not as specified.
     """
     return decode_file(files.read(CREDENTIAL_FILE), CREDENTIAL_FILE, decode_credentials)
+
+
+def _given_credentials(path: Path) -> AwsCredentials:
+    """Those of an owner's file."""
+    return decode_file(read_given(path, MAX_FILE_LENGTH), str(path), decode_credentials)

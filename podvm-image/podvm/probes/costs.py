@@ -7,14 +7,22 @@ import contextlib
 import resource
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from guest.errors import GuestError
 from guest.protos.aa_pb2 import GetTeeTypeRequest
 from guest.protos.cdh_pb2 import GetResourceRequest
 from guest.protos.methods import GET_RESOURCE, GET_TEE_TYPE
-from podvm.probes.report import SOCKETS, cpu_seconds, demand, listens, run, wait_active, wait_for
+from podvm.probes.report import (
+    SOCKETS,
+    cpu_seconds,
+    demand,
+    listens,
+    process,
+    run,
+    wait_active,
+    wait_for,
+)
 from podvm.probes.services import call, fetch
 
 IMPORTS: Final = 20.0
@@ -60,6 +68,11 @@ def compare(work: str) -> tuple[float, float]:
     return min(base for base, _ in runs), min(other for _, other in runs)
 
 
+def empty_seconds() -> float:
+    """Processor seconds of the empty Python program."""
+    return min(_python_seconds("pass") for _ in range(ROUNDS))
+
+
 def _python_seconds(work: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([PYTHON, "-I", "-c", work], check=True)
@@ -87,16 +100,10 @@ def starts() -> str:
 
 def _start(name: str, ask: Callable[[], None]) -> tuple[float, float]:
     """Processor seconds of a new start up to its socket, and up to an answer."""
-    before = _process(name)
+    before = process(name)
     run(["systemctl", "restart", "--no-block", name])
-    wait_for(name, lambda: _process(name) not in ("", before) and listens(name), 200, poll=0.05)
-    listening = cpu_seconds(_process(name))
+    wait_for(name, lambda: process(name) not in ("", before) and listens(name), 200, poll=0.05)
+    listening = cpu_seconds(process(name))
     wait_active(name, 200)
     ask()
-    return listening, cpu_seconds(_process(name))
-
-
-def _process(name: str) -> str:
-    """The service's process; empty between two."""
-    group = Path(f"/sys/fs/cgroup/system.slice/{name}.service/cgroup.procs")
-    return next(iter(group.read_text().split()), "")
+    return listening, cpu_seconds(process(name))

@@ -178,3 +178,9 @@ def cpu_seconds(pid: str) -> float:
     """Processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def process(name: str) -> str:
+    """A service's process; empty between two."""
+    group = Path(f"/sys/fs/cgroup/system.slice/{name}.service/cgroup.procs")
+    return next(iter(group.read_text().split()), "")

@@ -89,6 +89,24 @@ async def test_a_peer_that_sends_its_end_still_gets_its_answers(short_tmp: Path)
         writer.close()
 
 
+@pytest.mark.parametrize("head", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
+async def test_a_body_that_its_peer_ends_early_is_refused_at_once(
+    short_tmp: Path, head: bytes
+) -> None:
+    async with rest_world(short_tmp) as world:
+        reader, writer = await world.connect()
+        first = b"GET /x HTTP/1.1\r\n\r\n"
+        writer.write(first + b"POST /aa/aael HTTP/1.1\r\n" + head + b"\r\n\r\n1\r\n{\r\n")
+        writer.write_eof()
+        async with asyncio.timeout(app.BODY_SECONDS / 2):
+            replies = [await read_reply(reader) for _ in range(3)]
+        assert [getattr(reply, "status", None) for reply in replies] == [404, 500, None]
+        text = b"error reading a body from connection: body is malformed or incomplete"
+        assert replies[1] is not None
+        assert replies[1].body == text
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "data",
     [

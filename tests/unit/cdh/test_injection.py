@@ -11,7 +11,6 @@ import pytest
 
 from cdh.config import InjectionConfig
 from cdh.injection import ResourceInjection, report_data
-from cdh.injection_rpc import COMMIT, PREPARE
 from guest.deadline import Deadline
 from guest.errors import (
     GuestError,
@@ -23,6 +22,7 @@ from guest.errors import (
     UnavailableError,
 )
 from guest.protos import cdh_pb2
+from guest.protos.injection import COMMIT, PREPARE
 from guest_simulator.kbs.jwe import encrypt_for
 from support.kbs_hub import hub_world
 

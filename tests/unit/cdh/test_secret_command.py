@@ -58,6 +58,13 @@ async def test_settings_and_annotations_go_into_the_payload(signer: Path, tmp_pa
     assert (await secret(*vault(signer, "-a", "[]"))).status == 1
 
 
+async def test_a_plaintext_for_the_provider_needs_credentials_and_the_reverse(signer: Path) -> None:
+    for flag in ("-f", "-c"):
+        done = await secret(*vault(signer, flag, signer))
+        assert (done.status, done.out) == (1, "")
+        assert "--file-path and --credential-file-path need each other" in done.err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -129,3 +129,14 @@ def test_any_text_gives_a_uri_that_reads_back_the_same_or_a_decode_error(text: s
         assert ResourceUri.parse(str(uri)) == uri
         assert uri.kbs_path().isascii()
         assert ".." not in uri.segments
+
+
+@given(st.text(alphabet="ab/.-~%?#@: \n", max_size=20))
+def test_the_usual_spelling_takes_a_short_way_to_what_the_long_one_gives(rest: str) -> None:
+    results: list[ResourceUri | str] = []
+    for scheme in ("kbs", "KBS"):  # only the first is ever read the short way
+        try:
+            results.append(ResourceUri.parse(f"{scheme}:///{rest}"))
+        except DecodeError as error:
+            results.append(str(error))
+    assert results[0] == results[1]

@@ -87,7 +87,7 @@ async def test_it_is_ready_before_it_imports_anything(folder: Path) -> None:
 async def test_a_process_that_is_busy_is_left_alone(folder: Path) -> None:
     name, looks = module(folder, "unwanted"), []
 
-    class Busy(Quiet):
+    class Busy(Quiet, frozen=True):
         async def is_now(self) -> bool:
             looks.append(await super().is_now())
             return looks[-1]
@@ -105,7 +105,7 @@ async def test_after_a_request_between_two_modules_it_waits_until_the_process_is
     names = [module(folder, f"piece_{number}") for number in range(3)]
     looks = []
 
-    class Idle(Quiet):
+    class Idle(Quiet, frozen=True):
         async def is_now(self) -> bool:
             looks.append(sum(name in sys.modules for name in names))
             return await super().is_now()

@@ -44,6 +44,17 @@ def use_sdk(cloud: AwsCloud, folder: Path) -> tuple[bytes, str, bytes]:
     )
 
 
+def keep_secrets(cloud: AwsCloud, folder: Path) -> tuple[str, bytes]:
+    """The same: a new secret, its name once more, a second version."""
+    manager = client(cloud, folder, "secretsmanager")
+    manager.create_secret(Name="kept", SecretBinary=b"first")
+    with pytest.raises(ClientError) as caught:
+        manager.create_secret(Name="kept", SecretBinary=b"second")
+    manager.put_secret_value(SecretId="kept", SecretBinary=b"second")
+    kept = manager.get_secret_value(SecretId="kept")["SecretBinary"]
+    return str(caught.value.response["Error"]["Code"]), kept
+
+
 def refused_code(cloud: AwsCloud, folder: Path, **changes: str) -> str:
     """The code of a refusal, as the SDK reads it."""
     with pytest.raises(ClientError) as caught:
@@ -61,6 +72,8 @@ async def test_the_vendors_sdk_is_served(tmp_path: Path) -> None:
         cloud.store.put_secret("bytes", b"\0\1")
         found = await asyncio.to_thread(use_sdk, cloud, tmp_path)
         assert found == (b"key", "older", b"\0\1")
+        kept = await asyncio.to_thread(keep_secrets, cloud, tmp_path)
+        assert kept == ("ResourceExistsException", b"second")
         assert await asyncio.to_thread(refused_code, cloud, tmp_path) == (
             "InvalidCiphertextException"
         )

@@ -41,6 +41,8 @@ MEDIA_TYPE: Final = "application/x-amz-json-1.1"
 REQUEST_ID: Final = "req-aws-1"
 BODY_LIMIT: Final = 128 * 1024
 NONCE_LENGTH: Final = 12
+MAX_SECRET_LENGTH: Final = 65_536
+SECRET_NAME: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,512}")
 
 Members = Mapping[str, object]
 
@@ -59,6 +61,8 @@ class AwsCloud(Cloud):
             ("kms", "TrentService.Decrypt"): self._decrypt,
             ("kms", "TrentService.Encrypt"): self._encrypt,
             ("secretsmanager", "secretsmanager.GetSecretValue"): self._get_secret,
+            ("secretsmanager", "secretsmanager.CreateSecret"): self._create_secret,
+            ("secretsmanager", "secretsmanager.PutSecretValue"): self._put_secret,
         }
 
     async def _handle(self, request: Incoming) -> Reply:
@@ -138,6 +142,42 @@ class AwsCloud(Cloud):
             else {"SecretBinary": b64_encode(found.value)}
         )
         return {"Name": name, "VersionId": found.version_id, **value}
+
+    def _create_secret(self, members: Members) -> dict[str, object]:
+        _refuse_others(members, "Name", "SecretBinary", "ClientRequestToken")
+        name = text_member(members, "Name")
+        if SECRET_NAME.fullmatch(name) is None:
+            raise AwsError(400, "ValidationException", "Invalid name.")
+        if name in self.store.secrets and not self._is_stored(name, members):
+            text = f"The operation failed because the secret {name} already exists."
+            raise AwsError(400, "ResourceExistsException", text)
+        return self._store_secret(name, members)
+
+    def _put_secret(self, members: Members) -> dict[str, object]:
+        _refuse_others(members, "SecretId", "SecretBinary", "ClientRequestToken")
+        name = text_member(members, "SecretId")
+        if name not in self.store.secrets:
+            text = "Secrets Manager can't find the specified secret."
+            raise AwsError(400, "ResourceNotFoundException", text)
+        return self._store_secret(name, members)
+
+    def _store_secret(self, name: str, members: Members) -> dict[str, object]:
+        token = text_member(members, "ClientRequestToken")
+        value = b64_decode(text_member(members, "SecretBinary"))
+        if not 32 <= len(token) <= 64 or not 1 <= len(value) <= MAX_SECRET_LENGTH:
+            raise AwsError(400, "ValidationException", "token or secret has the wrong length")
+        if not self._is_stored(name, members):
+            if self.store.find_secret(name, token, "") is not None:
+                text = "You can't use ClientRequestToken of another value."
+                raise AwsError(400, "ResourceExistsException", text)
+            self.store.put_secret(name, value, token)
+        return {"ARN": f"arn:aws:secretsmanager::1:secret:{name}", "Name": name, "VersionId": token}
+
+    def _is_stored(self, name: str, members: Members) -> bool:
+        """Whether this very request was answered before."""
+        found = self.store.find_secret(name, text_member(members, "ClientRequestToken"), "")
+        value = b64_decode(text_member(members, "SecretBinary"))
+        return found is not None and found.value == value
 
 
 def _refuse_others(members: Members, *known: str) -> None:

@@ -47,13 +47,13 @@ class AwsStore:
     keys: dict[str, bytes] = field(default_factory=dict)
     secrets: dict[str, list[SecretVersion]] = field(default_factory=dict)
 
-    def put_secret(self, name: str, value: str | bytes) -> str:
-        """Add a version, which becomes the current one; its id."""
+    def put_secret(self, name: str, value: str | bytes, version_id: str = "") -> str:
+        """Add a version, which becomes the current one; its id, a new one if none is given."""
         older = [
             SecretVersion(version_id=v.version_id, value=v.value, stages=(PREVIOUS,))
             for v in self.secrets.get(name, [])
         ]
-        version_id = f"{len(older) + 1:032x}"
+        version_id = version_id or f"{len(older) + 1:032x}"
         version = SecretVersion(version_id=version_id, value=value, stages=(CURRENT,))
         self.secrets[name] = [*older, version]
         return version_id

@@ -8,12 +8,12 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from attestation_agent.attesters import detect
 from attestation_agent.attesters.csv import ChainSource, CsvAttester, open_csv

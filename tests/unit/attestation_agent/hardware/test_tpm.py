@@ -13,7 +13,9 @@ from attestation_agent.attesters import detect
 from attestation_agent.attesters.base import TeeHints
 from attestation_agent.hardware import tpm, tpm_link
 from attestation_agent.hardware.tpm import Paravisor, find_paravisor, has_key, resource_manager
-from guest.errors import PlatformError
+from attestation_agent.hardware.tpm_thread import Tpm
+from guest.deadline import Deadline
+from guest.errors import PlatformError, UnsupportedError
 from guest_simulator.tpm import wire
 from guest_simulator.tpm.paravisor import SNP, TDX, hcl_report
 from guest_simulator.tpm.paravisor import Paravisor as Simulated
@@ -165,3 +167,27 @@ def test_a_tdx_guest_with_a_tpm_opens_no_tpm_and_loads_no_tpm_library(short_tmp:
         assert done.returncode == 0, done.stderr
         assert relay.commands == []
     assert struct.unpack_from("<I", make_report(TDX), 1224) == (4,)
+
+
+def test_a_guest_with_a_tpm_is_detected_before_the_tpm_library_is_loaded(short_tmp: Path) -> None:
+    pytest.importorskip("tpm2_pytss", reason="no tpm2-pytss (make system builds it)")
+    script = (
+        "import sys\n"
+        "from attestation_agent.attesters import detect\n"
+        "from attestation_agent.attesters.base import TeeHints\n"
+        "assert detect(TeeHints(root=sys.argv[1])).tee == 'tpm'\n"
+        "assert not [name for name in sys.modules if name.startswith('tpm2_pytss')]\n"
+    )
+    (short_tmp / "dev").mkdir()
+    with machine(short_tmp / "dev" / "tpm0", None):
+        command = [sys.executable, "-c", script, str(short_tmp)]
+        done = subprocess.run(command, capture_output=True, timeout=60, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+async def test_a_tpm_library_that_cannot_be_loaded_fails_the_work_and_says_so(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "attestation_agent.hardware.tpm2", None)
+    with pytest.raises(UnsupportedError, match="tpm2-pytss is there, and cannot be loaded"):
+        await Tpm(str(short_tmp / "tpm0")).run(lambda session: None, Deadline.after(50))

@@ -36,6 +36,7 @@ DECODERS: tuple[Callable[[int, bytes, str], object], ...] = (
     api.decode_plaintext,
     api.decode_ciphertext,
     api.decode_secret,
+    api.decode_stored,
 )
 
 
