@@ -3,9 +3,10 @@
 Source: docs/spec/api-server-rest.md 1; docs/spec/confidential-data-hub.md 12.5 and 12.11.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 DEFAULT_BIND: Final = "127.0.0.1:8006"
 DEFAULT_CDH_ADDRESS: Final = "unix:///run/confidential-containers/cdh.sock"
@@ -40,8 +41,7 @@ class Injection(StrEnum):
     REMOTE = "remote"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestConfig:
+class RestConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the shim.
 
     Attributes:

@@ -1,7 +1,8 @@
 """One request and its answer, as HTTP server and handler hand them over. Sans-I/O."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from guest.errors import GuestError
 
@@ -18,8 +19,7 @@ class BodyTooLongError(BodyError):
     code = "limit"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked.
 
     Attributes:
@@ -37,8 +37,7 @@ class Request:
     read_body: Callable[[int], Awaitable[bytes]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent back.
 
     Attributes:
@@ -50,5 +49,5 @@ class Answer:
 
     status: int = 200
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     close: bool = False

@@ -5,7 +5,6 @@ Source: docs/spec/api-server-rest.md 2, 3.1 and 3.3; WHATWG URL Standard,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
@@ -23,8 +22,7 @@ RESERVED_DOMAIN: Final = "github.com/confidential-containers"
 """The domain of the guest's own events, which a container must not forge."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The target of a request.
 
     Attributes:
@@ -92,8 +90,7 @@ class _EventJson(msgspec.Struct, frozen=True):
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event for the event log.
 
     Attributes:

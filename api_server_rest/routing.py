@@ -4,9 +4,10 @@ Source: docs/spec/api-server-rest.md 2, the order of the tests there matters;
 docs/spec/confidential-data-hub.md 12.5 for the routes of resource injection.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from api_server_rest.config import Feature
 
@@ -36,8 +37,7 @@ class Action(Enum):
         return self in (Action.PREPARE, Action.COMMIT)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """An answer that needs no backend.
 
     Attributes:
@@ -51,8 +51,7 @@ class Refusal:
     allow: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """What a request asks for.
 
     Attributes:
