@@ -64,16 +64,12 @@ SERVICES: Final[dict[str, tuple[str, Callable[[], None]]]] = {
 
 def compare(work: str) -> tuple[float, float]:
     """Processor seconds of the empty Python program, and of another one."""
-    runs = [(_python_seconds("pass"), _python_seconds(work)) for _ in range(ROUNDS)]
+    runs = [(python_seconds("pass"), python_seconds(work)) for _ in range(ROUNDS)]
     return min(base for base, _ in runs), min(other for _, other in runs)
 
 
-def empty_seconds() -> float:
-    """Processor seconds of the empty Python program."""
-    return min(_python_seconds("pass") for _ in range(ROUNDS))
-
-
-def _python_seconds(work: str) -> float:
+def python_seconds(work: str) -> float:
+    """Processor seconds of a Python program."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([PYTHON, "-I", "-c", work], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from podvm.probes.costs import LISTENS, empty_seconds
+from podvm.probes.costs import LISTENS, python_seconds
 from podvm.probes.report import (
     SOCKETS,
     ProbeError,
@@ -125,27 +125,26 @@ class _Arrivals:
 def accepts_at_once() -> str:
     """A socket accepts as soon as its name is there, in 50 restarts; what these cost is told."""
     tries = 0
-    base = empty_seconds()
-    costs = []
+    empty, costs = [], []
     started = time.monotonic()
     for name, path in SOCKETS.items():
         arrivals = _Arrivals(Path(path).parent)
         spent = []
         for _ in range(RESTARTS):
+            empty.append(python_seconds("pass"))
             run(["systemctl", "restart", "--no-block", name])
             arrivals.wait(Path(path).name, 200)
             with socket.socket(socket.AF_UNIX) as peer:
                 status = peer.connect_ex(path)
             demand(status == 0, f"{path}: {os.strerror(status)} at try {tries}")
-            spent.append(cpu_seconds(process(name)) / base)
+            spent.append(cpu_seconds(process(name)))
             tries += 1
         arrivals.close()
         wait_active(name, 200)
-        costs.append(
-            f"{name} {statistics.median(spent):.1f}x ({min(spent):.1f}x to {max(spent):.1f}x)"
-        )
+        times = statistics.median(spent) / statistics.median(empty[-RESTARTS:])
+        costs.append(f"{name} {times:.1f}x ({min(spent):.2f} s to {max(spent):.2f} s)")
     return (
         f"0 of {tries} connects refused, {(time.monotonic() - started) / tries:.1f} s each; "
-        f"processor time up to the socket, median of {RESTARTS}: {', '.join(costs)} "
-        f"of {base:.2f} s; bar {LISTENS:.0f}x told only"
+        f"processor time up to the socket, medians of {RESTARTS}: {', '.join(costs)} "
+        f"of {statistics.median(empty):.2f} s; bar {LISTENS:.0f}x told only"
     )
