@@ -2,7 +2,8 @@
 
 `msgspec` (0.22.0) learns a type's fields when it first decodes into it. Annotations are evaluated
 meanwhile, by Python, so another thread may run, finds the type half known, and the process ends
-with SIGSEGV. Every `decode` and `convert` into a type goes through here.
+with SIGSEGV. Every `decode` and `convert` into a type goes through here. What is known is kept for
+the process, as `msgspec` keeps it.
 """
 
 import threading
