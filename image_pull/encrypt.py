@@ -103,14 +103,15 @@ class ImageEncryption:
             The digest of the new manifest or index.
 
         Raises:
-            GuestError: what failed; the destination's name was not touched.
+            GuestError: what failed; the destination's name was not touched, and nothing goes on
+                writing to it.
         """
         try:
             await self._call(self._destination.prepare)
             return await self._copy(await self._call(self._source.root), 0)
         finally:
             self._stop.set()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     async def _copy(self, document: Document, depth: int) -> Digest:
         digest, _, _ = await self._rewrite(document, depth)

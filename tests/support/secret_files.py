@@ -74,6 +74,10 @@ DOORS: Final = (
 class FileWatch:
     """What one test's product code held and wrote.
 
+    Threads that a test left behind may tell of more at any time, so each collection is looked
+    through as a copy, which the interpreter takes in one step; a lock would be held for ever in
+    a process that another thread forks.
+
     Attributes:
         secrets: what is looked for.
         texts: what somebody may read: records, errors, arguments, variables.
@@ -119,7 +123,7 @@ class FileWatch:
         """A file or directory got another name."""
         for paths in (self.files, self.doors):
             _move(paths, old, new)
-        self.others |= {new + one[len(old) :] for one in self.others if _is_below(one, old)}
+        self.others |= {new + one[len(old) :] for one in self.others.copy() if _is_below(one, old)}
         self._told("move", old, new)
 
     def link(self, old: str, new: str) -> None:
@@ -145,19 +149,20 @@ class FileWatch:
 
     def contents(self) -> Iterator[tuple[str, bytes]]:
         """What must not hold a secret, by name."""
-        yield from self.gone
-        for path, by in self.files.items():
+        yield from self.gone.copy()
+        for path, by in self.files.copy().items():
             yield f"{path}, written by {by}", read(path)
 
     def left(self) -> list[str]:
         """Files that should have been removed."""
-        return [p for p, door in self.doors.items() if not door.stays and os.path.exists(p)]
+        doors = self.doors.copy()
+        return [p for p, door in doors.items() if not door.stays and os.path.exists(p)]
 
     def walk(self, folder: Path) -> None:
         """Take what programs wrote that the product started: nobody else can have."""
         if self.programs != {"product"}:
             return
-        ours = self.others | self.doors.keys()
+        ours = self.others | self.doors.copy().keys()
         for path in islice(folder.rglob("*"), MOST_FILES):
             name = os.path.realpath(path)
             if name not in ours and NOTES not in path.parts and not path.is_symlink():
@@ -209,52 +214,52 @@ class Auditor:
     ) -> int:
         """`os.open`, whose event does not tell `dir_fd`."""
         descriptor = self._os_open(path, flags, mode, dir_fd=dir_fd)
-        if dir_fd is not None and flags & (os.O_WRONLY | os.O_RDWR) and self.watch is not None:
-            self._wrote(f"/proc/self/fd/{descriptor}")
+        watch = self.watch
+        if dir_fd is not None and flags & (os.O_WRONLY | os.O_RDWR) and watch is not None:
+            self._wrote(watch, f"/proc/self/fd/{descriptor}")
         return descriptor
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        handler = self._handlers.get(event)
-        if handler is not None and self.watch is not None:
-            handler(*arguments)
+        handler, watch = self._handlers.get(event), self.watch
+        if handler is not None and watch is not None:
+            handler(watch, *arguments)
 
-    def _open(self, path: Any, mode: str | None, flags: int) -> None:
+    def _open(self, watch: FileWatch, path: Any, mode: str | None, flags: int) -> None:
         if flags & (os.O_WRONLY | os.O_RDWR) and not isinstance(path, int):
             text = os.fsdecode(path)
             if mode is not None or text.startswith("/"):  # else `open_at` sees it
-                self._wrote(text)
+                self._wrote(watch, text)
 
-    def _wrote(self, path: str) -> None:
-        assert self.watch is not None
+    def _wrote(self, watch: FileWatch, path: str) -> None:
         by, place = writer(sys._getframe(1))
         path = os.path.realpath(path)
         if by:
-            self.watch.write(path, by, place)
+            watch.write(path, by, place)
         else:
-            self.watch.others.add(path)
+            watch.others.add(path)
 
-    def _rename(self, old: Any, new: Any, old_folder: int, new_folder: int) -> None:
-        assert self.watch is not None
-        if self.watch.files or self.watch.doors or self.watch.others:
-            self.watch.move(_resolved(old, old_folder), _resolved(new, new_folder))
+    def _rename(
+        self, watch: FileWatch, old: Any, new: Any, old_folder: int, new_folder: int
+    ) -> None:
+        if watch.files or watch.doors or watch.others:
+            watch.move(_resolved(old, old_folder), _resolved(new, new_folder))
 
-    def _link(self, old: Any, new: Any, old_folder: int, new_folder: int) -> None:
-        assert self.watch is not None
-        self.watch.link(_resolved(old, old_folder), _resolved(new, new_folder))
+    def _link(self, watch: FileWatch, old: Any, new: Any, old_folder: int, new_folder: int) -> None:
+        watch.link(_resolved(old, old_folder), _resolved(new, new_folder))
 
-    def _remove(self, path: Any, folder: int) -> None:
-        assert self.watch is not None
-        if self.watch.files or self.watch.doors:
-            self.watch.remove(_resolved(path, folder))
+    def _remove(self, watch: FileWatch, path: Any, folder: int) -> None:
+        if watch.files or watch.doors:
+            watch.remove(_resolved(path, folder))
 
-    def _start(self, program: Any, arguments: Any, _folder: Any, variables: Any) -> None:
-        assert self.watch is not None
+    def _start(
+        self, watch: FileWatch, program: Any, arguments: Any, _folder: Any, variables: Any
+    ) -> None:
         by, _ = writer(sys._getframe(1))
         if by:
             for shown in (program, *arguments, *(variables or {}).values()):
-                self.watch.note("argument or variable", os.fsdecode(shown))
+                watch.note("argument or variable", os.fsdecode(shown))
         if by or REPORT not in str(arguments):
-            self.watch.programs.add("product" if by else "test")
+            watch.programs.add("product" if by else "test")
 
 
 def writer(frame: FrameType | None) -> tuple[str, str]:
@@ -334,8 +339,10 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _move(paths: dict[str, Any], old: str, new: str) -> None:
-    for path in [path for path in paths if _is_below(path, old)]:
-        paths[new + path[len(old) :]] = paths.pop(path)
+    for path, value in paths.copy().items():
+        if _is_below(path, old):
+            paths.pop(path, None)
+            paths[new + path[len(old) :]] = value
 
 
 def _resolved(path: Any, folder: int) -> str:

@@ -238,13 +238,16 @@ async def test_a_source_blob_that_was_changed_gives_no_image(tmp_path: Path) -> 
     assert not (tmp_path / "out" / "index.json").exists()
 
 
+class Denying:
+    """A recipient that gets no key."""
+
+    annotation = "x"
+
+    async def wrap(self, private_options: Secret, deadline: Deadline) -> bytes:
+        raise DeniedError("not for you")
+
+
 async def test_no_key_no_image(tmp_path: Path) -> None:
-    class Denying:
-        annotation = "x"
-
-        async def wrap(self, private_options: Secret, deadline: Deadline) -> bytes:
-            raise DeniedError("not for you")
-
     write_layout(IMAGE, tmp_path / "in", "v1")
     with pytest.raises(DeniedError):
         await encrypt(tmp_path / "in", "v1", tmp_path / "out", wrappers=[Denying()])
@@ -360,7 +363,11 @@ async def test_a_source_that_breaks_off_fails_the_copy() -> None:
         await ImageEncryption(stream, stream, [JweWrapper([PUBLIC])]).run()
 
 
-async def test_a_copy_that_is_cancelled_ends_its_threads() -> None:
+def threads_of_copies() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("encrypt")]
+
+
+async def test_a_copy_that_is_cancelled_has_ended_its_threads() -> None:
     stream = Stream(1024 * 1024 * 1024)
     task = asyncio.create_task(ImageEncryption(stream, stream, [JweWrapper([PUBLIC])]).run())
     while not stream.written.is_set():
@@ -368,5 +375,15 @@ async def test_a_copy_that_is_cancelled_ends_its_threads() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    while any(thread.name.startswith("encrypt") for thread in threading.enumerate()):
-        await asyncio.sleep(0.01)
+    assert threads_of_copies() == []
+
+
+async def test_a_copy_that_fails_has_ended_its_threads() -> None:
+    stream = Stream(1024 * 1024)
+    manifest = json.loads(stream.manifest)
+    denied = manifest["layers"][0]
+    manifest["layers"].append(denied | {"size": 2**30})  # is being written meanwhile
+    stream.manifest = json.dumps(manifest).encode()
+    with pytest.raises(DeniedError):
+        await ImageEncryption(stream, stream, [Denying()]).run()
+    assert threads_of_copies() == []

@@ -221,3 +221,14 @@ def test_a_test_of_the_product_that_writes_a_secret_fails(tmp_path: Path) -> Non
     )  # fmt: skip
     assert "3 passed, 1 error" in done.stdout, done.stdout + done.stderr
     assert "leak, written by cdh/planted.py:leak:1" in done.stdout
+
+
+def test_what_a_thread_does_while_the_watch_is_looked_through_is_no_error(tmp_path: Path) -> None:
+    watch = FileWatch(files={str(tmp_path / name): "x" for name in "abc"})
+    seen = []
+    for name, _ in watch.contents():
+        seen.append(name)
+        watch.move(str(tmp_path / "a"), str(tmp_path / "other"))
+        watch.remove(str(tmp_path / "b"))
+        watch.write(str(tmp_path / f"new{len(seen)}"), "x")
+    assert len(seen) == 3
