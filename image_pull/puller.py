@@ -91,6 +91,9 @@ class Workshop:
 class Workshops(Protocol):
     """Sets up on the first pull; a failure is not remembered."""
 
+    def prepare(self) -> None:
+        """Have on its way what takes long to start; touches no file."""
+
     async def ready(self, deadline: Deadline) -> Workshop:
         """The one workshop.
 
@@ -117,7 +120,7 @@ class ImagePuller:
         user_of: Callable[[Path, str], User],
         observer: PullObserver = Unobserved(),  # noqa: B008  # has no state
     ) -> None:
-        """Pull as `config` says; nothing is touched before the first pull.
+        """Pull as `config` says; no file is touched before the first pull.
 
         Args:
             config: the `[image]` table.
@@ -184,6 +187,10 @@ class ImagePuller:
                     _Request(image, reference, bundle, deadline, progress), tasks, workshop
                 )
 
+    def prepare(self) -> None:
+        """Have the unpack server on its way before the first pull."""
+        self._workshops.prepare()
+
     async def discard(self, bundle: Path) -> None:
         """Undo a pull that succeeded, for a caller whose own next step failed.
 
@@ -245,17 +252,10 @@ class ImagePuller:
         document, planned = await self._plan(client, request, found)
         wanted = {workshop.fetcher.key(each): each.descriptor.size for each in planned}
         with workshop.room.holding(wanted):
-            layers = await self._fetch(client, request, workshop, planned)
-            await self._assemble(
-                workshop.bundles,
-                functools.partial(
-                    workshop.bundles.assemble,
-                    request.bundle,
-                    layers,
-                    functools.partial(self._spec, document),
-                ),
-                request.bundle,
-            )
+            layers = await self._fetch(client, request, workshop, planned, wanted)
+            spec = functools.partial(self._spec, document)
+            assemble = functools.partial(workshop.bundles.assemble, request.bundle, layers, spec)
+            await self._assemble(workshop.bundles, assemble, request.bundle)
         return str(found.digest)
 
     async def _fetch(
@@ -264,9 +264,9 @@ class ImagePuller:
         request: "_Request",
         workshop: Workshop,
         planned: Sequence[PlannedLayer],
+        wanted: Mapping[LayerKey, int],
     ) -> list[StoredLayer]:
         """Have the layers, after it is known that they can fit."""
-        wanted = {workshop.fetcher.key(each): each.descriptor.size for each in planned}
         try:
             forecast = await self._blocking(workshop.room.make, wanted)
             self._observer.pull_planned(forecast.missing, forecast.needed)

@@ -117,10 +117,16 @@ def verify_checksum(header: bytes) -> None:
     Raises:
         DecodeError: it does not match.
     """
-    stated = number(header[148:156], "checksum")
+    field = header[148:156]
+    digits = field[:6]
+    if digits.isdigit() and field[6:] == b"\0 ":
+        # six digits, NUL and blank: the form that POSIX asks for
+        stated = _octal(digits, "checksum")
+    else:
+        stated = number(field, "checksum")
     # the low half of Adler-32 is 1 plus the sum of the bytes, exact for up to 256 of them
     halves = (zlib.adler32(header[:256]) & 0xFFFF) + (zlib.adler32(header[256:]) & 0xFFFF)
-    unsigned = halves - 2 - sum(header[148:156]) + 256
+    unsigned = halves - 2 - sum(field) + 256
     if stated == unsigned:
         return
     signed = unsigned - 256 * sum(1 for b in header[:148] + header[156:] if b > 127)
@@ -131,12 +137,17 @@ def verify_checksum(header: bytes) -> None:
 def header_name(header: bytes) -> bytes:
     """The name in the header itself, with a ustar prefix."""
     name = text(header[:100])
-    if header[257:263] == b"ustar\0":
+    if header[345] and header[257:263] == b"ustar\0":
         # star keeps times in the last 24 bytes of the prefix and says so
         prefix = text(header[345:476] if header[508:512] == b"tar\0" else header[345:500])
         if prefix:
             return prefix + b"/" + name
     return name
+
+
+def link_target(header: bytes) -> bytes:
+    """What the header itself says that the entry links to; empty for nothing."""
+    return text(header[157:257]) if header[157] else b""
 
 
 def verify_gnu(header: bytes) -> None:
@@ -200,7 +211,7 @@ def decode_entry(
     if b"mtime" in values:
         mtime = pax.parse_time(values[b"mtime"])
     else:
-        mtime = number(header[136:148], "mtime") * NANOSECONDS
+        mtime = _mtime(header[136:148])
     atime = pax.parse_time(values[b"atime"]) if b"atime" in values else mtime
     if b"uid" in values or b"gid" in values:
         mode = number(header[100:108], "mode") & 0o7777
@@ -208,7 +219,15 @@ def decode_entry(
         gid = _id(header[116:124], values.get(b"gid"), "gid")
     else:
         mode, uid, gid = _mode_and_owner(header[100:124])
-    return Entry(kind, name, link, mode, uid, gid, size, mtime, atime, major, minor, xattrs, None)
+    return Entry._make(
+        (kind, name, link, mode, uid, gid, size, mtime, atime, major, minor, xattrs, None)
+    )
+
+
+@lru_cache(maxsize=64)
+def _mtime(field: bytes) -> int:
+    """Nanoseconds of the field, which many entries of an archive have in common."""
+    return number(field, "mtime") * NANOSECONDS
 
 
 @lru_cache(maxsize=64)

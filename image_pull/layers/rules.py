@@ -100,7 +100,9 @@ def verify_xattrs(entry: Entry) -> None:
 
 def clamp_time(nanoseconds: int) -> int:
     """A time that every file system can keep."""
-    return min(max(nanoseconds, 0), MAX_TIME)
+    if 0 <= nanoseconds <= MAX_TIME:
+        return nanoseconds
+    return 0 if nanoseconds < 0 else MAX_TIME
 
 
 def verify_device(entry: Entry) -> None:

@@ -210,10 +210,12 @@ class TarReader:
             raise DecodeError(f"tar entry has the type {chr(flag)}, which no two readers agree on")
         kind = KINDS.get(flag, Kind.REGULAR)
         records, long = self._records or [], self._long
-        values = _effective(records, long, kind) if records or long else {}
-        self._records, self._long = None, {}
+        values: dict[bytes, bytes] = {}
+        if self._records is not None or long:
+            values = _effective(records, long, kind)
+            self._records, self._long = None, {}
         name = values.get(b"path") or long.get(LONG_NAME) or header.header_name(block)
-        link = values.get(b"linkpath") or long.get(LONG_LINK) or header.text(block[157:257])
+        link = values.get(b"linkpath") or long.get(LONG_LINK) or header.link_target(block)
         stored = header.stored_size(block, values)
         is_sparse = bool(values) and any(key.startswith(SPARSE) for key in values)
         if kind is not Kind.REGULAR and (stored or is_sparse):

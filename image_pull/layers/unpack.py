@@ -65,7 +65,6 @@ class Unpacker:
         self._removals = 0
         self._parents: dict[bytes, Directory] = {}
         self._makers: dict[Kind, Callable[[Entry, Directory, bytes], None]] = {
-            Kind.REGULAR: self._make_file,
             Kind.DIRECTORY: self._make_directory,
             Kind.SYMLINK: self._make_symlink,
             Kind.HARD_LINK: self._make_hard_link,
@@ -102,7 +101,10 @@ class Unpacker:
             return
         if name.startswith(rules.WHITEOUT) and self._take_whiteout(parent, name):
             return
-        self._makers[entry.kind](entry, parent, name)
+        if entry.kind is Kind.REGULAR:
+            self._make_file(entry, parent, name)
+        else:
+            self._makers[entry.kind](entry, parent, name)
 
     def data(self, data: Data) -> None:
         """Write bytes of the last entry; of one that makes no file they are dropped.

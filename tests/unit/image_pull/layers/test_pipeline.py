@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,26 @@ async def test_root_unpacks_in_the_full_jail(tmp_path: Path) -> None:
     status = (tmp_path / "layer/f").stat()
     assert (status.st_uid, status.st_gid) == (1234, 5678)
     assert (tmp_path / "layer/s").lstat().st_uid == 7
+
+
+@pytest.mark.root
+@pytest.mark.mount
+async def test_a_server_that_was_there_before_the_store_s_disk_unpacks_onto_it(
+    tmp_path: Path,
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    async with pipeline() as made:
+        made.start()
+        await unpack(made, SAMPLE, tmp_path / "before", tar=SAMPLE)
+        subprocess.run(["mount", "-t", "tmpfs", "store", str(disk)], check=True, timeout=30)
+        try:
+            await unpack(made, SAMPLE, disk / "layer", tar=SAMPLE)
+            unpacked = sorted(path.name for path in (disk / "layer").iterdir())
+        finally:
+            subprocess.run(["umount", str(disk)], check=True, timeout=30)
+    assert unpacked == sorted(path.name for path in (tmp_path / "before").iterdir())
+    assert not any(disk.iterdir())
 
 
 BIG = tb.header(b"big", size=1 << 20) + bytes(1 << 20) + SAMPLE
