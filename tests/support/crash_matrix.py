@@ -22,6 +22,7 @@ from attestation_agent.hardware.device_thread import DeviceThread
 from attestation_agent.hardware.steps import Steps
 from guest.deadline import Deadline
 from guest_simulator.tdx.domain import RegisterFile
+from support.killer import Killer
 
 CALLS: Final = (
     "mkdir", "open", "write", "pwrite", "ftruncate", "fsync", "fdatasync", "rename", "replace",
@@ -50,33 +51,6 @@ class FileRegisters:
         self._file.extend(number, digest)
 
 
-class Killer:
-    """Counts the calls of `os` that change something; ends the process at one of them."""
-
-    def __init__(self, point: int, mode: str) -> None:
-        self.names: list[str] = []
-        self._point = point
-        self._mode = mode
-        for name in CALLS:
-            setattr(os, name, self._wrapped(name, getattr(os, name)))
-
-    def _wrapped(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            self.names.append(name)
-            if len(self.names) != self._point:
-                return original(*arguments, **named)
-            try:
-                if self._mode == "half":
-                    handle, data, *rest = arguments
-                    original(handle, data[: len(data) // 2], *rest)
-                elif self._mode == "after":
-                    original(*arguments, **named)
-            finally:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return call
-
-
 async def _live(directory: Path, events: tuple[Any, ...], say: Callable[[str], None]) -> None:
     registers = TdxRegisters(FileRegisters(directory / "rtmr"), DeviceThread("registers"))
     files = LogFiles(str(directory / "run" / "log"))
@@ -97,6 +71,7 @@ def _fork(directory: Path, events: tuple[Any, ...], point: int, mode: str) -> di
         status = 1
         try:
             killer = Killer(point, mode)
+            killer.count(os, *CALLS)
             asyncio.run(_live(directory, events, lambda text: _say(write, writer, text)))
             _say(write, writer, "calls=" + ",".join(killer.names))
             status = 0

@@ -11,10 +11,9 @@ import json
 import mmap
 import os
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,13 +27,13 @@ from image_pull.config import ImageConfig
 from image_pull.registry.client import RegistryClient
 from image_pull.registry.rules import RegistriesTable
 from support.artifacts import Unwrapper
+from support.killer import Killer
 from support.pulling import Resources, insecure
 
 assert aiohttp
 
 CALLS: Final = (
-    "open", "write", "mkdir", "rename", "link", "unlink", "rmdir", "ftruncate", "fsync", "fchmod",
-    "chmod",
+    "write", "mkdir", "rename", "link", "unlink", "rmdir", "ftruncate", "fsync", "fchmod", "chmod",
 )  # fmt: skip
 KINDS: Final = ("file", "tree")
 """Repositories below `demo`: an artifact of one encrypted file, and one of several plain ones."""
@@ -43,33 +42,8 @@ MODES: Final = ("before", "half", "after")
 SECONDS: Final = 30.0
 
 
-class Killer:
-    """Counts the calls that change something; ends the process before, amid or after one."""
-
-    def __init__(self, point: int, mode: str) -> None:
-        self.names: list[str] = []
-        self._point = point
-        self._mode = mode
-        for name in CALLS:
-            setattr(os, name, self._wrapped(name, getattr(os, name)))
-
-    def _wrapped(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            if name == "open" and not arguments[1] & os.O_CREAT:
-                return original(*arguments, **named)
-            self.names.append(name)
-            if len(self.names) != self._point:
-                return original(*arguments, **named)
-            try:
-                if self._mode == "half":
-                    handle, data = arguments
-                    original(handle, data[: len(data) // 2])
-                elif self._mode == "after":
-                    original(*arguments, **named)
-            finally:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return call
+def _creates(_path: Any, flags: int, *_: Any, **__: Any) -> bool:
+    return bool(flags & os.O_CREAT)
 
 
 def _count(shared: mmap.mmap) -> None:
@@ -110,6 +84,8 @@ def live(host: str, kind: str, path: Path, point: int = 0, mode: str = "") -> di
         try:
             _count(shared)
             killer = Killer(point, mode)
+            killer.count(os, "open", counts=_creates)
+            killer.count(os, *CALLS)
             said = asyncio.run(_fetch(host, kind, path))
             with builtins.open(writer, "w") as pipe:
                 json.dump({"said": said, "calls": killer.names}, pipe)

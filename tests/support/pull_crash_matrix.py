@@ -12,10 +12,9 @@ import json
 import mmap
 import os
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +30,7 @@ from image_pull.observer import Unobserved
 from image_pull.registry.rules import RegistriesTable
 from image_pull.store import syscalls
 from image_pull.store.overlay import Overlays
+from support.killer import Killer
 from support.pulling import Resources, insecure
 
 assert aiohttp
@@ -51,42 +51,8 @@ COLLECTING: Final = 12
 SECONDS: Final = 30.0
 
 
-class Killer:
-    """Counts the calls that change something; ends the process before, or after, one of them."""
-
-    def __init__(self, point: int, *, after: bool) -> None:
-        self.names: list[str] = []
-        self._point = point
-        self._after = after
-
-    def arm(self) -> None:
-        """From here on calls count."""
-        for name in CALLS:
-            setattr(os, name, self._wrapped(name, getattr(os, name)))
-        for name in MOUNTS:
-            setattr(syscalls, name, self._wrapped(name, getattr(syscalls, name)))
-        io.open = self._opened(io.open)  # what pathlib calls
-
-    def _wrapped(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            self.names.append(name)
-            if len(self.names) != self._point:
-                return original(*arguments, **named)
-            if self._after:
-                original(*arguments, **named)
-            os.kill(os.getpid(), signal.SIGKILL)
-            raise AssertionError("alive")
-
-        return call
-
-    def _opened(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        counted = self._wrapped("open", original)
-
-        def call(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
-            how = counted if "w" in mode else original
-            return how(file, mode, *arguments, **named)
-
-        return call
+def _writes(_file: Any, mode: str = "r", *_: Any, **__: Any) -> bool:
+    return "w" in mode
 
 
 class Counted(Unobserved):
@@ -128,7 +94,9 @@ class Lives:
         for step in steps:
             if step == killed:
                 observer.reset()
-                killer.arm()
+                killer.count(os, *CALLS)
+                killer.count(syscalls, *MOUNTS)
+                killer.count(io, "open", counts=_writes)  # what pathlib calls
             try:
                 if step == "other":  # leaves a layer that the next pull removes
                     bundle = place / "other"
@@ -163,7 +131,7 @@ class Lives:
         if pid == 0:
             status = 1
             try:
-                killer = Killer(point, after=after)
+                killer = Killer(point, "after" if after else "before")
                 said = asyncio.run(self._run(place, Counted(shared), steps, killed, killer))
                 with open(writer, "wb") as pipe:
                     pipe.write(json.dumps(said | {"calls": killer.names}).encode())
