@@ -163,7 +163,7 @@ class FileWatch:
         if self.programs != {"product"}:
             return
         ours = self.others | self.doors.copy().keys()
-        for path in islice(folder.rglob("*"), MOST_FILES):
+        for path in islice(_files_below(folder), MOST_FILES):
             name = os.path.realpath(path)
             if name not in ours and NOTES not in path.parts and not path.is_symlink():
                 self.files.setdefault(name, "a program")
@@ -332,6 +332,12 @@ def watch_process(report: str) -> None:
     Secret.__init__ = remember  # type: ignore[method-assign]  # to the end of the process
     os.open = auditor.open_at
     auditor.install()
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Every file; what goes away meanwhile is no error."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
 
 
 def _is_below(path: str, folder: str) -> bool:
