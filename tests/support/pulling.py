@@ -52,7 +52,7 @@ class PlainPipeline:
         self.unpacked: list[str] = []
 
     def start(self) -> None:
-        """Nothing to start."""
+        """Nothing to prepare."""
 
     async def unpack(
         self,
