@@ -1,5 +1,6 @@
 """The command `coco_keyprovider` as a process."""
 
+import asyncio
 import os
 import re
 import signal
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from support.transports import eventually
 
 PEM = """-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
@@ -124,7 +127,8 @@ def test_in_the_background_it_writes_its_files_and_the_command_waits_for_it(
             pass
         if os.geteuid() == 0:  # nobody else may look into a hardened process
             assert os.readlink(f"/proc/{number}/cwd") == str(tmp_path / "run")
-        assert "ready" in (tmp_path / "run" / "coco_keyprovider.err").read_text()
+        errors = tmp_path / "run" / "coco_keyprovider.err"  # the line follows the readiness
+        asyncio.run(eventually(lambda: "ready" in errors.read_text()))
         assert (tmp_path / "run" / "coco_keyprovider.out").exists()
     finally:
         os.kill(number, signal.SIGKILL)
