@@ -104,7 +104,8 @@ class ImageEncryption:
 
         Raises:
             GuestError: what failed; the destination's name was not touched, and nothing goes on
-                writing to it.
+                writing to it: threads are waited for, each until its next chunk or, where a
+                registry is silent, until `oras` gives it up (60 s).
         """
         try:
             await self._call(self._destination.prepare)
