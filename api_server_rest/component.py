@@ -88,6 +88,7 @@ class _HttpServer(Protocol):
 
 def _import_server() -> Callable[[RestHandler], _HttpServer]:
     """Runs in a thread: the import takes long, and `guest serve` has other services."""
+    import guest.aiohttp_import  # noqa: F401  # before aiohttp is imported
     from api_server_rest.app import HttpServer
 
     return HttpServer

@@ -274,7 +274,7 @@ class HttpClient:
                     self._idle = IdleConnections(self._session, READ_BUFFER)
             return self._session
 
-    def _new_session(self, context: ssl.SSLContext | bool) -> Any:
+    def _new_session(self, context: ssl.SSLContext) -> Any:
         import aiohttp
 
         return aiohttp.ClientSession(
@@ -291,17 +291,18 @@ class HttpClient:
         )
 
 
-def _load(extra_roots: tuple[str, ...]) -> ssl.SSLContext | bool:
+def _load(extra_roots: tuple[str, ...]) -> ssl.SSLContext:
     """Import aiohttp and read the system's roots, off the loop: both take tens of ms.
 
-    Without further roots, the context that aiohttp makes by the same call as it is imported does
-    (`True`): the roots are read once, whatever the number of clients.
+    Without further roots all clients share one context, so that the system's are read once.
     """
+    import guest.aiohttp_import  # before aiohttp is imported
     import guest.http_idle  # noqa: F401  # loaded here with aiohttp, used on the loop
+    from guest.http_roots import SYSTEM, system_context
 
     if not extra_roots:
-        return True
-    context = ssl.create_default_context()
+        return SYSTEM
+    context = system_context()
     _trust(context, extra_roots)
     return context
 

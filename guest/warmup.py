@@ -30,7 +30,8 @@ HTTP: Final = (
     "attr",
     "aiosignal",
     "aiohappyeyeballs",
-    "aiohttp",
+    "guest.aiohttp_import",
+    "guest.http_roots",
     "guest.http_idle",
     "encodings.idna",
 )

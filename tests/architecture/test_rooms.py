@@ -44,8 +44,10 @@ LAYERS: Final = {
     "guest.protos": 2,
     "guest.rpc": 3,
     "guest.ttrpc": 3,
+    "guest.aiohttp_import": 3,
     "guest.http": 3,
     "guest.http_idle": 3,
+    "guest.http_roots": 3,
     "guest.process": 3,
     "guest.proxies": 3,
     "guest.retry": 3,
@@ -81,7 +83,13 @@ SIMULATOR_MAY_IMPORT: Final = ("guest.protos", "guest.ttrpc")
 
 DOORS: Final = {
     "Crypto": ("guest.crypto.kmac",),
-    "aiohttp": ("guest.http", "guest.http_idle", "guest.metrics", "api_server_rest.app"),
+    "aiohttp": (
+        "guest.aiohttp_import",
+        "guest.http",
+        "guest.http_idle",
+        "guest.metrics",
+        "api_server_rest.app",
+    ),
     "cryptography.x509": ("guest.crypto.x509", "image_pull.signature.fulcio"),
     "grpc": ("guest.rpc.grpc",),
     "isal": ("image_pull.layers.decompress",),
