@@ -109,6 +109,14 @@ class ConfidentialDataHub:
             await self._server.drain(0.0)
             await self._parts.close()
 
+    async def prepare(self) -> None:
+        """Have ready what the first pull needs beside modules.
+
+        Raises:
+            GuestError: it cannot be had now; the first pull tries again.
+        """
+        await self._parts.puller.prepare()
+
     async def _store_credentials(self, stop: asyncio.Event) -> bool:
         """Whether all are stored; not so when `stop` is set before."""
         if not self._placements:

@@ -61,7 +61,7 @@ def _run(program: str, *, grpc: bool) -> NoReturn:
         metrics = Metrics()
         hub = open_hub(arguments, environment, metrics, grpc=grpc, started=started_at())
         served = MetricsServer(metrics, program, directory=arguments.metrics_dir)
-        return (hub, served, WarmUp(hub.first_needs))
+        return (hub, served, WarmUp(hub.first_needs, hub.prepare))
 
     main_loop(build, program=program, notify_socket=environment.get("NOTIFY_SOCKET"))
 

@@ -1,6 +1,7 @@
-"""The image puller inside CDH: made at the first pull, then kept; imported then or while idle.
+"""The image puller inside CDH: made at the first pull or while idle before it, then kept.
 
-Nothing of it touches a file before: until then the work directory may still be mounted over.
+Nothing of it touches a file before the first pull: until then the work directory may still be
+mounted over.
 
 Source: docs/spec/image-pull.md 1.2.
 """
@@ -89,6 +90,9 @@ class LatePuller:
         Raises:
             GuestError: its configuration cannot be worked with; the next call tries again.
         """
+        return await self._kept()
+
+    async def _kept(self) -> "_KeptPuller":
         if self._puller is None:
             async with self._opening:
                 if self._puller is None:
@@ -96,6 +100,14 @@ class LatePuller:
                     keys = await self._unwrapper()
                     self._puller = build(self._config, self._resources, keys, self._observer)
         return self._puller
+
+    async def prepare(self) -> None:
+        """Have the unpack server on its way before the first pull.
+
+        Raises:
+            GuestError: the configuration cannot be worked with.
+        """
+        (await self._kept()).prepare()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` give back what removed containers left: who unmounts it tells nobody."""
@@ -129,6 +141,10 @@ class _Providers(KeyUnwrapper, Protocol):
 
 
 class _KeptPuller(Puller, Protocol):
+    def prepare(self) -> None:
+        """Have on its way what takes long to start."""
+        ...
+
     async def tidy(self) -> None:
         """Give back what nobody uses any more."""
         ...

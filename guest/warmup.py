@@ -1,4 +1,4 @@
-"""Imports what the first requests need before they come, while there is nothing else to do.
+"""Makes ready what the first requests need before they come, while there is nothing else to do.
 
 A request that comes earlier imports for itself, as it would without this, and waits for one
 module at most that is being imported here. The thread is not niced: it has the interpreter's lock
@@ -12,7 +12,7 @@ import importlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -65,42 +65,68 @@ PAUSE: Final = Quiet(seconds=0.02, cpu=0.008)
 
 
 class WarmUp:
-    """A component that is ready at once, then imports modules; never fails.
+    """A component that is ready at once, then imports modules and prepares more; never fails.
 
     Give it last, so that everything else is ready, and the service manager told, before it begins.
     """
 
     name: Final = "warm-up"
 
-    def __init__(self, modules: Sequence[str], *, idle: Quiet = IDLE, pause: Quiet = PAUSE) -> None:
+    def __init__(
+        self,
+        modules: Sequence[str],
+        prepare: Callable[[], Awaitable[None]] | None = None,
+        *,
+        idle: Quiet = IDLE,
+        pause: Quiet = PAUSE,
+    ) -> None:
         """Touch nothing yet.
 
         Args:
             modules: full names in the order of import; what is there already costs nothing.
+            prepare: called when all are there and it is quiet; a request says why it failed.
             idle: when to begin.
             pause: between two modules.
         """
         self._modules = tuple(modules)
+        self._prepare = prepare
         self._idle = idle
         self._pause = pause
 
     async def run(self, *, ready: Callable[[], None], stop: asyncio.Event) -> None:
-        """Be ready, import when it is quiet, and wait for `stop`."""
+        """Be ready, import and prepare when it is quiet, and wait for `stop`."""
         ready()
         async with asyncio.TaskGroup() as tasks:
-            warming = tasks.create_task(self._warm_up(), name="warm-up imports")
+            warming = tasks.create_task(self._warm_up(), name="warm-up")
             await stop.wait()
             warming.cancel()
 
     async def _warm_up(self) -> None:
         quiet = False
         for name in self._modules:
-            while not quiet:
-                quiet = await self._idle.is_now()
+            if not quiet:
+                quiet = await self._until_idle()
             if name not in sys.modules:
                 await asyncio.to_thread(_import, name)
                 quiet = await self._pause.is_now()
+        if self._prepare is not None:
+            if not quiet:
+                await self._until_idle()
+            await _attempt(self._prepare)
         log.debug("ready for the first requests", extra={"modules": len(self._modules)})
+
+    async def _until_idle(self) -> bool:
+        while not await self._idle.is_now():
+            pass
+        return True
+
+
+async def _attempt(prepare: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await prepare()
+    except Exception as error:  # noqa: BLE001  # a daemon does not end of what it need not do yet
+        extra = {"error": foreign_text(error)}
+        log.debug("what the first requests need cannot be prepared beforehand", extra=extra)
 
 
 def _import(name: str) -> None:

@@ -91,6 +91,9 @@ class Workshop:
 class Workshops(Protocol):
     """Sets up on the first pull; a failure is not remembered."""
 
+    def prepare(self) -> None:
+        """Have on its way what takes long to start; touches no file."""
+
     async def ready(self, deadline: Deadline) -> Workshop:
         """The one workshop.
 
@@ -117,7 +120,7 @@ class ImagePuller:
         user_of: Callable[[Path, str], User],
         observer: PullObserver = Unobserved(),  # noqa: B008  # has no state
     ) -> None:
-        """Pull as `config` says; nothing is touched before the first pull.
+        """Pull as `config` says; no file is touched before the first pull.
 
         Args:
             config: the `[image]` table.
@@ -183,6 +186,10 @@ class ImagePuller:
                 return await self._try_all(
                     _Request(image, reference, bundle, deadline, progress), tasks, workshop
                 )
+
+    def prepare(self) -> None:
+        """Have the unpack server on its way before the first pull."""
+        self._workshops.prepare()
 
     async def discard(self, bundle: Path) -> None:
         """Undo a pull that succeeded, for a caller whose own next step failed.

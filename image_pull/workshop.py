@@ -128,6 +128,10 @@ class LazyWorkshop:
         self._workshop: Workshop | None = None
         self._flights: SingleFlight[Workshop] = SingleFlight()
 
+    def prepare(self) -> None:
+        """Have the unpack server on its way; a failure shows when a layer needs it."""
+        self._pipeline.start()
+
     async def ready(self, deadline: Deadline) -> Workshop:
         """The workshop, set up by the first call that succeeds.
 

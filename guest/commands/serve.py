@@ -56,7 +56,7 @@ def serve(options: argparse.Namespace, environment: dict[str, str]) -> NoReturn:
             cdh=InProcessChannel(hub.routes),
         )
         served = MetricsServer(metrics, "guest", directory=directory)
-        warm_up = WarmUp((*agent.first_needs, *hub.first_needs))
+        warm_up = WarmUp((*agent.first_needs, *hub.first_needs), hub.prepare)
         return (agent, hub, shim, served, warm_up)
 
     main_loop(build, program=PROGRAM, notify_socket=environment.get("NOTIFY_SOCKET"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.place import BIN, Place, connect, running
-from bench.start import IDLE_SECONDS, pss
+from bench.start import IDLE_SECONDS, family, pss
 from guest.deadline import Deadline
 from guest.protos.cdh_pb2 import ImagePullRequest
 from guest.protos.methods import PULL_IMAGE
@@ -92,7 +92,10 @@ async def _call(place: Place, image: str, bundle: str) -> None:
 
 
 def peak_of_pull(place: Place, image: str) -> float:
-    """Peak MiB above idle of a hub's first pull; looking takes a good part of a core."""
+    """Peak MiB of a hub's first pull above what the hub alone has when it is idle.
+
+    Looking takes a good part of a core.
+    """
     with hub(place) as pid:
         idle = pss(pid)
         with _peak(pid) as peak:
@@ -107,7 +110,7 @@ def cpu_seconds(pid: int) -> float:
 
 def _family_cpu(pid: int) -> float:
     """CPU seconds of a process, of what descends from it, and of those that have ended."""
-    return sum(_ticks(member, 11, 12, 13, 14) for member in _family(pid))
+    return sum(_ticks(member, 11, 12, 13, 14) for member in family(pid))
 
 
 def _ticks(pid: int, *fields: int) -> float:
@@ -126,7 +129,7 @@ def _peak(pid: int) -> Iterator[list[float]]:
     def sample() -> None:
         while not ended.wait(0.02):
             members = [
-                member for member in _family(pid) if member == pid or not _is_one(member, pid)
+                member for member in family(pid) if member == pid or not _is_one(member, pid)
             ]
             samples.append(sum(_pss_or_none(member) for member in members))
 
@@ -151,19 +154,6 @@ def _pss_or_none(pid: int) -> float:
         return pss(pid)
     except OSError:
         return 0.0
-
-
-def _family(pid: int) -> list[int]:
-    members, wanted = [], [pid]
-    while wanted:
-        parent = wanted.pop()
-        members.append(parent)
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                wanted += [int(child) for child in task.read_text().split()]
-            except OSError:
-                continue
-    return members
 
 
 def encrypt_command(world: dict[str, str], key: Path, source: str, target: str) -> None:

@@ -143,7 +143,7 @@ def _idle(place: Place, port: int) -> list[Row]:
     with running(place.serve_command(port), log) as process:
         connect(("127.0.0.1", port), process).close()
         time.sleep(IDLE_SECONDS)
-        one = pss(process.pid)
+        one = pss_of_family(process.pid)
     with ExitStack() as stack:
         processes = []
         for command, address in (
@@ -155,7 +155,7 @@ def _idle(place: Place, port: int) -> list[Row]:
             connect(address, process).close()
             processes.append(process)
         time.sleep(IDLE_SECONDS)
-        parts = [pss(process.pid) for process in processes]
+        parts = [pss_of_family(process.pid) for process in processes]
     shown = " + ".join(f"{part:.1f}" for part in parts)
     return [
         Row(name="idle memory of guest serve", bar=80, value=one, unit="MiB", peer="none; PSS"),
@@ -167,6 +167,25 @@ def _idle(place: Place, port: int) -> list[Row]:
             peer=f"none; PSS {shown}",
         ),
     ]
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    members, wanted = [], [pid]
+    while wanted:
+        parent = wanted.pop()
+        members.append(parent)
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                wanted += [int(child) for child in task.read_text().split()]
+            except OSError:
+                continue
+    return members
+
+
+def pss_of_family(pid: int) -> float:
+    """Proportional set size of a process and its descendants in MiB."""
+    return sum(pss(member) for member in family(pid))
 
 
 def pss(pid: int) -> float:

@@ -52,7 +52,7 @@ class PlainPipeline:
         self.unpacked: list[str] = []
 
     def start(self) -> None:
-        """Nothing to prepare."""
+        """Nothing to start."""
 
     async def unpack(
         self,

@@ -14,6 +14,7 @@ from cdh.pulling import LatePuller, PullerResources
 from guest.deadline import Deadline
 from guest.errors import GuestError, InvalidInputError
 from image_pull.config import ImageConfig
+from image_pull.layers.pipeline import LayerPipeline
 from image_pull.observer import Unobserved
 from image_pull.puller import ImagePuller
 from support.hub_world import Resources
@@ -43,6 +44,20 @@ async def test_the_real_puller_s_texts_are_those_that_peers_look_for(tmp_path: P
     puller = await opened.get()
     with pytest.raises(GuestError, match=r"^Image Pull error: Illegal image reference"):
         await puller.pull("A B", tmp_path / "bundle", deadline=Deadline.after(10))
+    await opened.close()
+
+
+async def test_what_takes_long_to_start_is_started_before_a_pull_and_no_file_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(LayerPipeline, "start", lambda self: started.append(self))
+    opened = late(tmp_path / "store")
+    await opened.prepare()
+    await opened.prepare()
+    assert len(started) == 2
+    assert started[0] is started[1]
+    assert not any(tmp_path.iterdir())
     await opened.close()
 
 

@@ -131,6 +131,39 @@ async def test_a_module_that_cannot_be_imported_costs_a_line_at_debug_and_nothin
         importlib.import_module(broken)
 
 
+async def test_it_prepares_once_all_modules_are_there_and_never_while_the_process_is_busy(
+    folder: Path,
+) -> None:
+    name, seen, prepared = module(folder, "first"), [], asyncio.Event()
+
+    async def prepare() -> None:
+        seen.append(name in sys.modules)
+        prepared.set()
+
+    async with warming(WarmUp([name], prepare, idle=SOON, pause=SOON)):
+        await asyncio.wait_for(prepared.wait(), SECONDS)
+    async with warming(WarmUp([], prepare, idle=NEVER)):
+        await asyncio.sleep(0.02)
+    assert seen == [True]
+
+
+async def test_what_cannot_be_prepared_costs_a_line_at_debug_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried = asyncio.Event()
+
+    async def prepare() -> None:
+        tried.set()
+        raise OSError("no descriptors left")
+
+    caplog.set_level(logging.DEBUG, "guest.warmup")
+    async with warming(WarmUp([], prepare, idle=SOON)):
+        await asyncio.wait_for(tried.wait(), SECONDS)
+    lines = [record for record in caplog.records if "cannot be prepared" in record.message]
+    assert [record.levelno for record in lines] == [logging.DEBUG]
+    assert "no descriptors left" in lines[0].__dict__["error"]
+
+
 async def test_who_needs_another_module_does_not_wait_for_the_one_being_imported(
     folder: Path, gate: Gate
 ) -> None:
