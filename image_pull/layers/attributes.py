@@ -7,6 +7,7 @@ Source: docs/spec/image-pull.md §12.2 and §12.3-6 to -8.
 
 import errno
 import os
+from functools import lru_cache
 from typing import Final
 
 from image_pull.layers.header import Entry
@@ -53,12 +54,12 @@ class Attributes:
             if entry.xattrs:
                 self._set_xattrs(fd, entry.xattrs, special)
             os.fchmod(fd, entry.mode)
-            os.utime(fd, ns=_times(entry))
+            os.utime(fd, ns=_times(entry.atime, entry.mtime))
             return None
         lost = self._set_xattrs(fd, entry.xattrs, special) if entry.xattrs else {}
         mode = entry.mode | own
         os.fchmod(fd, mode)
-        os.utime(fd, ns=_times(entry))
+        os.utime(fd, ns=_times(entry.atime, entry.mtime))
         changed = mode != entry.mode or (mode & 0o2000 and not os.fstat(fd).st_mode & 0o2000)
         if changed or lost or entry.uid or entry.gid:
             return _kept(entry, lost)
@@ -72,7 +73,7 @@ class Attributes:
         """
         if self._privileged:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
+        os.utime(name, ns=_times(entry.atime, entry.mtime), dir_fd=parent, follow_symlinks=False)
         self.skipped += len(entry.xattrs)
         if not self._privileged and (entry.uid or entry.gid):
             return _kept(entry, {})
@@ -103,9 +104,10 @@ class Attributes:
         return not self._privileged and number in (errno.EPERM, errno.EACCES)
 
 
-def _times(entry: Entry) -> tuple[int, int]:
-    mtime = clamp_time(entry.mtime)
-    return mtime if entry.atime == entry.mtime else clamp_time(entry.atime), mtime
+@lru_cache(maxsize=64)
+def _times(atime: int, mtime: int) -> tuple[int, int]:
+    """As `os.utime` takes them; most entries of a layer have the same."""
+    return clamp_time(atime), clamp_time(mtime)
 
 
 def _kept(entry: Entry, lost: dict[bytes, bytes]) -> Kept:

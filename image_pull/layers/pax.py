@@ -63,9 +63,10 @@ def verify_not_empty(values: Mapping[bytes, bytes]) -> None:
     Raises:
         DecodeError: one is.
     """
-    for key in APPLIED:
-        if values.get(key) == b"":
-            raise DecodeError(f"PAX record {key!r} is empty")
+    if b"" in values.values():
+        for key in APPLIED:
+            if values.get(key) == b"":
+                raise DecodeError(f"PAX record {key!r} is empty")
 
 
 def parse_decimal(text: bytes, what: str, limit: int = MAX_SIZE) -> int:

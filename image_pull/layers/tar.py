@@ -94,7 +94,7 @@ class TarReader:
                 if self._reversed:
                     yield from self._scatter(piece)
                 else:
-                    yield Data(self._offset, piece)
+                    yield tuple.__new__(Data, (self._offset, piece))
                     self._offset += len(piece)
             elif self._padding:
                 step = min(self._padding, end - position)
@@ -169,12 +169,17 @@ class TarReader:
             return None
         if self._zero_seen:
             raise DecodeError("tar archive goes on after one block of zeros")
-        header.verify_checksum(block)
-        header.verify_gnu(block)
-        flag = block[156]
+        common = header.read_header(block)
+        flag = common.flag
         if flag in META_FLAGS:
             self._begin_meta(flag, block)
             return None
+        if self._records is None and not self._long:
+            entry = header.plain_entry(block, common)
+            if entry is not None:
+                self._left, self._offset = entry.size, 0
+                self._padding = -entry.size % BLOCK
+                return entry
         return self._on_entry(flag, block)
 
     def _begin_meta(self, flag: int, block: bytes) -> None:
@@ -310,7 +315,7 @@ def _effective(
         DecodeError: two names of one kind, a name taken back, or a target of what is no link.
     """
     values = dict(records)
-    if any(NAMED_BY.get(key) in long for key in values):
+    if long and any(NAMED_BY.get(key) in long for key in values):
         raise DecodeError("tar entry has a GNU and a PAX long name")
     pax.verify_not_empty(values)
     if kind not in LINKS and (b"linkpath" in values or LONG_LINK in long):

@@ -87,6 +87,7 @@ class Tree:
         self.root = Directory(b"", None)
         self._root_fd = root
         self._open: OrderedDict[Directory, int] = OrderedDict()
+        self._last = self.root, root
         self.removals = 0
 
     def descriptor(self, directory: Directory) -> int:
@@ -95,6 +96,15 @@ class Tree:
         Raises:
             OSError: the system refused.
         """
+        last, fd = self._last
+        if directory is last:
+            return fd
+        self._last = self.root, self._root_fd  # what was the last may be closed now
+        fd = self._find(directory)
+        self._last = directory, fd
+        return fd
+
+    def _find(self, directory: Directory) -> int:
         if directory.parent is None:
             return self._root_fd
         found = self._open.get(directory)
@@ -229,5 +239,6 @@ class Tree:
 
     def close(self) -> None:
         """Close every descriptor but the root's; they open again when needed."""
+        self._last = self.root, self._root_fd
         while self._open:
             os.close(self._open.popitem()[1])

@@ -8,7 +8,7 @@ Source: docs/spec/image-pull.md §12.3.
 
 import os
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from guest.errors import DecodeError, LimitError
 from image_pull.layers import rules
@@ -27,17 +27,11 @@ MAX_CACHED: Final = 1024
 """Parents whose resolution is remembered."""
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_NAMES: Final = frozenset((b"", b".", b".."))
 _FIFO: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Place = tuple[Directory, bytes]
 """A resolved parent and a name in it; an empty name is the root itself."""
-
-
-class _OpenFile(NamedTuple):
-    fd: int
-    entry: Entry
-    parent: Directory
-    name: bytes
 
 
 class Unpacker:
@@ -49,7 +43,18 @@ class Unpacker:
         attributes: sets owners, modes, times and xattrs.
     """
 
-    __slots__ = ("_file", "_makers", "_parents", "_removals", "attributes", "entries", "tree")
+    __slots__ = (
+        "_entry",
+        "_file",
+        "_makers",
+        "_name",
+        "_parent",
+        "_parents",
+        "_removals",
+        "attributes",
+        "entries",
+        "tree",
+    )
 
     def __init__(self, root: int, privileged: bool) -> None:
         """Touch nothing yet.
@@ -61,7 +66,11 @@ class Unpacker:
         self.entries = 0
         self.tree = Tree(root)
         self.attributes = Attributes(privileged=privileged)
-        self._file: _OpenFile | None = None
+        # the open file: its descriptor or -1, and what it is made of
+        self._file = -1
+        self._entry: Entry
+        self._parent: Directory
+        self._name: bytes
         self._removals = 0
         self._parents: dict[bytes, Directory] = {}
         self._makers: dict[Kind, Callable[[Entry, Directory, bytes], None]] = {
@@ -81,7 +90,8 @@ class Unpacker:
             LimitError: one entry too many.
             OSError: the system refused.
         """
-        self._close_file()
+        if self._file >= 0:
+            self._close_file()
         self.entries += 1
         if self.entries > MAX_ENTRIES:
             raise LimitError(f"layer has more than {MAX_ENTRIES} entries")
@@ -112,10 +122,11 @@ class Unpacker:
         Raises:
             OSError: the system refused.
         """
-        if self._file is None:
+        fd = self._file
+        if fd < 0:
             return
-        fd, view, offset = self._file.fd, data.view, data.offset
-        if self._file.entry.segments is None:
+        offset, view = data
+        if self._entry.segments is None:
             written = os.write(fd, view)
         else:
             written = os.pwrite(fd, view, offset)
@@ -129,7 +140,8 @@ class Unpacker:
         Raises:
             OSError: the system refused.
         """
-        self._close_file()
+        if self._file >= 0:
+            self._close_file()
         return finish_directories(self.tree, self.attributes)
 
     def _locate(self, name: bytes) -> Place:
@@ -139,7 +151,7 @@ class Unpacker:
             self._parents.clear()
         head, _, base = name.rpartition(b"/")
         parent = self._parents.get(head)
-        is_plain = base not in (b"", b".", b"..") and len(base) <= MAX_COMPONENT
+        is_plain = base not in _NO_NAMES and len(base) <= MAX_COMPONENT
         if parent is None or not is_plain or b"\0" in base:
             parts = rules.clean_name(name)
             if not parts:
@@ -181,21 +193,18 @@ class Unpacker:
         except FileExistsError:
             self.tree.remove(parent, name)
             fd = os.open(name, _NEW_FILE, 0o600, dir_fd=self.tree.descriptor(parent))
-        self._file = _OpenFile(fd, entry, parent, name)
+        self._file, self._entry, self._parent, self._name = fd, entry, parent, name
 
     def _close_file(self) -> None:
-        file = self._file
-        if file is None:
-            return
-        self._file = None
+        fd, self._file = self._file, -1
         try:
-            if file.entry.segments is not None:
-                os.ftruncate(file.fd, file.entry.size)
-            kept = self.attributes.set_on(file.fd, file.entry, OWN_FILE)
+            if self._entry.segments is not None:
+                os.ftruncate(fd, self._entry.size)
+            kept = self.attributes.set_on(fd, self._entry, OWN_FILE)
             if kept is not None:
-                file.parent.kept[file.name] = kept
+                self._parent.kept[self._name] = kept
         finally:
-            os.close(file.fd)
+            os.close(fd)
 
     def _make_directory(self, entry: Entry, parent: Directory, name: bytes) -> None:
         directory = parent.children.get(name)

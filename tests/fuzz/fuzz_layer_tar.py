@@ -1,4 +1,4 @@
-"""The tar reader: any bytes, cut in two, give events or a DecodeError."""
+"""The tar reader: any bytes, cut in two, give events or a DecodeError, the same by every way."""
 
 from contextlib import suppress
 
@@ -7,6 +7,7 @@ from image_pull.layers import rules
 from image_pull.layers.header import Entry
 from image_pull.layers.tar import TarReader
 from support import tarballs as tb
+from support.tar_long_way import the_long_way
 
 SEEDS = (
     tb.file(b"a", b"data") + tb.END,
@@ -21,11 +22,21 @@ SEEDS = (
 
 
 def one_input(data: bytes) -> None:
-    """Read the archive; total data never exceeds what was fed."""
+    """Read the archive; total data never exceeds what was fed, and no short way changes it."""
+    seen = _read(data)
+    with the_long_way():
+        if _read(data) != seen:
+            raise AssertionError("the short way through a header leads elsewhere")
+
+
+def _read(data: bytes) -> list[object]:
+    """The events, and the error that ended them."""
     reader, total = TarReader(), 0
-    with suppress(DecodeError):
+    seen: list[object] = []
+    try:
         for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
             for event in reader.feed(piece):
+                seen.append(event)
                 if isinstance(event, Entry):
                     with suppress(DecodeError):
                         rules.clean_name(event.name)
@@ -34,5 +45,8 @@ def one_input(data: bytes) -> None:
                 else:
                     total += len(event.view)
         reader.finish()
+    except DecodeError as error:
+        seen.append(str(error))
     if total > len(data):
         raise AssertionError("more data than bytes")
+    return seen
