@@ -49,7 +49,8 @@ def build_puller(
         observer: told of pulls, layers and the jail.
     """
     pool = ThreadPoolExecutor(max_workers=DISK_THREADS, thread_name_prefix="image-disk")
-    compute = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="image-compute")
+    cores = len(os.sched_getaffinity(0))
+    compute = ThreadPoolExecutor(cores, thread_name_prefix="image-compute")
     registries = RegistryPool(partial(_http, config))
     machine = os.uname().machine
     return ImagePuller(
@@ -62,7 +63,10 @@ def build_puller(
             pool=pool,
             compute=compute,
             pipeline=LayerPipeline(
-                pool=compute, max_bytes=config.max_unpacked_bytes, observer=observer
+                pool=compute,
+                cores=cores,
+                max_bytes=config.max_unpacked_bytes,
+                observer=observer,
             ),
             observer=observer,
             finish=_finish,

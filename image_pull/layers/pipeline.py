@@ -9,6 +9,7 @@ Source: docs/spec/image-pull.md §10 to 12; docs/ARCHITECTURE.md, decisions 6 to
 import asyncio
 import logging
 import os
+import sys
 from asyncio import Future
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,9 @@ BLOCK: Final = 64 * 1024
 
 INLINE: Final = 64 * 1024
 """Bytes up to which hashing is not worth a thread."""
+
+FEW_CORES: Final = 2
+"""Cores of which the workers leave none to a thread: there no block is worth one."""
 
 MAX_DRAIN: Final = 8 * 1024 * 1024
 """Bytes of a broken layer still read, to tell a wrong blob from a bad layer."""
@@ -109,6 +113,7 @@ class LayerPipeline:
 
     Args:
         pool: threads for what computes or waits for the disk; as many as cores.
+        cores: that this process may use.
         max_bytes: most bytes of one uncompressed layer; None: what the file system has free.
         observer: told of the jail.
     """
@@ -117,10 +122,12 @@ class LayerPipeline:
         self,
         *,
         pool: ThreadPoolExecutor,
+        cores: int,
         max_bytes: int | None = None,
         observer: PullObserver = Unobserved(),  # noqa: B008  # has no state
     ) -> None:
         self._pool = pool
+        self._inline = INLINE if cores > FEW_CORES else sys.maxsize
         self._max_bytes = max_bytes
         self._observer = observer
         self._servers = UnpackServers(pool, self._server_started)
@@ -289,8 +296,9 @@ class LayerPipeline:
         return True
 
     def _compute(self, stage: _Stage, block: bytes) -> Future[bytes]:
+        """In a thread, unless that costs more than it gains."""
         loop = asyncio.get_running_loop()
-        if len(block) > INLINE:
+        if len(block) > self._inline:
             return loop.run_in_executor(self._pool, stage.take, block)
         done: Future[bytes] = loop.create_future()
         try:

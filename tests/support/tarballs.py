@@ -122,10 +122,10 @@ def unpack_here(tar: bytes, target: Path, *, privileged: bool, step: int = 1 << 
 
 
 @asynccontextmanager
-async def pipeline(max_bytes: int | None = None) -> AsyncIterator[LayerPipeline]:
+async def pipeline(max_bytes: int | None = None, *, cores: int = 4) -> AsyncIterator[LayerPipeline]:
     """A pipeline that ends with the block."""
     pool = ThreadPoolExecutor(2)
-    made = LayerPipeline(pool=pool, max_bytes=max_bytes)
+    made = LayerPipeline(pool=pool, cores=cores, max_bytes=max_bytes)
     try:
         yield made
     finally:

@@ -107,7 +107,7 @@ async def test_a_server_that_cannot_be_started_fails_the_layer_and_not_the_prepa
 
     open_before = len(os.listdir("/proc/self/fd"))
     with ThreadPoolExecutor(1) as pool:
-        made = LayerPipeline(pool=pool)
+        made = LayerPipeline(pool=pool, cores=1)
         servers = UnpackServers(pool, lambda hello: None)
         with monkeypatch.context() as patch:
             patch.setattr("subprocess.Popen", refuse)

@@ -5,6 +5,7 @@ import gzip
 import os
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from guest.errors import (
 )
 from guest.secret import Secret
 from image_pull.layers.jail import landlock_version
+from image_pull.layers.pipeline import BLOCK
 from image_pull.layers.record import Jail
+from image_pull.layers.verify import BlobVerifier
 from image_pull.ocicrypt.annotations import DECRYPT_FAILED
 from image_pull.ocicrypt.cipher import LayerDecryptor, LayerEncryptor
 from support import tarballs as tb
@@ -148,7 +151,8 @@ async def test_an_unknown_media_type_is_named(tmp_path: Path, media_type: str) -
     assert not (tmp_path / "x").exists()
 
 
-async def test_whatever_does_not_match_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cores", [2, 4])
+async def test_whatever_does_not_match_leaves_nothing(tmp_path: Path, cores: int) -> None:
     other = tb.sha256(b"other")
     blob, mac = encrypt(SAMPLE)
     flipped = bytes([blob[0]]) + bytes([blob[1] ^ 1]) + blob[2:]
@@ -158,7 +162,7 @@ async def test_whatever_does_not_match_leaves_nothing(tmp_path: Path) -> None:
     def cipher(tag: bytes = mac) -> LayerDecryptor:
         return LayerDecryptor(KEY, NONCE, tag)
 
-    async with pipeline() as made:
+    async with pipeline(cores=cores) as made:
         for text, arguments in (
             ("has digest", {"blob": SAMPLE, "digest": other}),
             ("longer than", {"blob": SAMPLE, "size": len(SAMPLE) - 1}),
@@ -175,6 +179,25 @@ async def test_whatever_does_not_match_leaves_nothing(tmp_path: Path) -> None:
             assert not target.exists()
         await unpack(made, SAMPLE, target, tar=SAMPLE)
         assert target.exists()
+
+
+@pytest.mark.parametrize(("cores", "in_threads"), [(1, False), (2, False), (3, True)])
+async def test_blocks_go_to_threads_where_a_core_is_left_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, in_threads: bool
+) -> None:
+    hashed_by, update = set(), BlobVerifier.update
+
+    def noted(self: BlobVerifier, data: bytes) -> None:
+        hashed_by.add(threading.get_ident() != here)
+        update(self, data)
+
+    here = threading.get_ident()
+    monkeypatch.setattr(BlobVerifier, "update", noted)
+    tar = tb.file(b"large", bytes(BLOCK * 8)) + tb.END
+    async with pipeline(cores=cores) as made:
+        await unpack(made, tar, tmp_path / "layer", tar=tar)
+    # the last bytes of a blob are few, and hashed at once anyway
+    assert hashed_by == ({True, False} if in_threads else {False})
 
 
 async def test_a_broken_blob_is_told_from_a_bad_layer(tmp_path: Path) -> None:
