@@ -333,7 +333,11 @@ _FAILURES: Final[dict[FailureKind, type[GuestError]]] = {
 
 
 async def _next_block(chunks: AsyncIterator[bytes], deadline: Deadline, idle: float) -> bytes:
-    """At least `BLOCK` bytes, fewer only at the end, none after it."""
+    """At least `BLOCK` bytes, fewer only at the end, none after it; others have their turn before.
+
+    Neither a source in memory nor a worker that keeps up would let them.
+    """
+    await asyncio.sleep(0)
     pieces: list[bytes] = []
     size = 0
     while size < BLOCK:

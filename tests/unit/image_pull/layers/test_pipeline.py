@@ -2,10 +2,12 @@
 
 import asyncio
 import gzip
+import itertools
 import os
 import stat
 import subprocess
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,30 @@ async def test_blocks_go_to_threads_where_a_core_is_left_for_them(
         await unpack(made, tar, tmp_path / "layer", tar=tar)
     # the last bytes of a blob are few, and hashed at once anyway
     assert hashed_by == ({True, False} if in_threads else {False})
+
+
+@pytest.mark.parametrize("cores", [2, 4])
+async def test_a_source_that_never_waits_does_not_keep_the_loop(tmp_path: Path, cores: int) -> None:
+    turns, at_chunk = 0, list[int]()
+    over = asyncio.Event()
+
+    async def others() -> None:
+        nonlocal turns
+        while not over.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def memory() -> AsyncIterator[bytes]:
+        for start in range(0, len(tar), BLOCK):
+            at_chunk.append(turns)
+            yield tar[start : start + BLOCK]
+
+    tar = tb.file(b"large", bytes(BLOCK * 40)) + tb.END
+    async with pipeline(cores=cores) as made, asyncio.TaskGroup() as tasks:
+        tasks.create_task(others())
+        await unpack(made, tar, tmp_path / "layer", tar=tar, source=memory())
+        over.set()
+    assert all(before < after for before, after in itertools.pairwise(at_chunk))
 
 
 async def test_a_broken_blob_is_told_from_a_bad_layer(tmp_path: Path) -> None:
