@@ -94,7 +94,7 @@ class TarReader:
                 if self._reversed:
                     yield from self._scatter(piece)
                 else:
-                    yield tuple.__new__(Data, (self._offset, piece))
+                    yield Data(self._offset, piece)
                     self._offset += len(piece)
             elif self._padding:
                 step = min(self._padding, end - position)

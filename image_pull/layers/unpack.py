@@ -27,7 +27,6 @@ MAX_CACHED: Final = 1024
 """Parents whose resolution is remembered."""
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_NAMES: Final = frozenset((b"", b".", b".."))
 _FIFO: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Place = tuple[Directory, bytes]
@@ -151,7 +150,7 @@ class Unpacker:
             self._parents.clear()
         head, _, base = name.rpartition(b"/")
         parent = self._parents.get(head)
-        is_plain = base not in _NO_NAMES and len(base) <= MAX_COMPONENT
+        is_plain = base not in (b"", b".", b"..") and len(base) <= MAX_COMPONENT
         if parent is None or not is_plain or b"\0" in base:
             parts = rules.clean_name(name)
             if not parts:

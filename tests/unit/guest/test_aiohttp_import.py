@@ -7,12 +7,14 @@ TIMEOUT = 60.0
 
 IMPORT = """
 import ssl, threading
-ended, found = threading.Event(), set()
+begun, ended, found = threading.Event(), threading.Event(), set()
 def others():
     while not ended.is_set():
         found.add(len(ssl.create_default_context().get_ca_certs()))
+        begun.set()
 thread = threading.Thread(target=others)
 thread.start()
+assert begun.wait(30)
 import guest.aiohttp_import
 ended.set()
 thread.join()
